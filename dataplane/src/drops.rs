@@ -1,0 +1,59 @@
+//! Why a packet ended here. A drop is a counter: every packet that goes nowhere has one of these.
+
+use weir_packet::Malformed;
+
+/// Declares the reasons once: variant, stable name (the metric's label), what it means for people.
+macro_rules! drops {
+    ($($variant:ident, $name:literal, $text:literal;)*) => {
+        /// A reason to drop a packet.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Drop {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Drop {
+            /// Every reason, in order of its counter.
+            pub const ALL: &[Drop] = &[$(Drop::$variant,)*];
+
+            /// Stable name: the label of the metric.
+            pub fn name(self) -> &'static str {
+                match self { $(Drop::$variant => $name,)* }
+            }
+
+            /// What it means and where to look.
+            pub fn description(self) -> &'static str {
+                match self { $(Drop::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+drops! {
+    BackendGone, "backend_gone", "the service no longer has the backend of this flow";
+    EgressFull, "egress_full", "the transmit ring is full: the receiver or the wire is slower than the sender";
+    FlowTableFull, "flow_table_full", "no room for a new flow: raise --flows-max, or look who opens so many";
+    FragmentUnsupported, "fragment_unsupported", "an IP fragment of a service flow";
+    HandoffFull, "handoff_full", "the ring to the worker that owns the flow is full";
+    HeaderMalformed, "header_malformed", "the packet's headers contradict its bytes";
+    NeedsSnat, "needs_snat", "the backend is on another node and the client is not a pod: needs source translation";
+    NoBackend, "no_backend", "the service has no backend that could answer; the sender was told";
+    NoEndpoint, "no_endpoint", "came in by a port where no pod is attached";
+    NoFrontend, "no_frontend", "no service answers on this port of a service address; the sender was told";
+    NoRoute, "no_route", "the kernel has no route to the destination";
+    NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
+    ProtocolUnsupported, "protocol_unsupported", "a service does not answer this protocol";
+    ReplyRateLimited, "reply_rate_limited", "answered too many refused packets in this turn";
+    SourceSpoofed, "source_spoofed", "a pod sent from an address or MAC that is not its own";
+    TooBig, "too_big", "larger than the MTU of where it should leave";
+    TtlExpired, "ttl_expired", "the hop limit reached zero here";
+    ReverseCollision, "reverse_collision", "another live flow has the same reply tuple";
+    UplinkDown, "uplink_down", "no uplink to leave by, or nothing on it answers neighbour discovery";
+}
+
+impl From<Malformed> for Drop {
+    /// Malformed packets are one drop reason; the parser's own reasons are counted beside it.
+    fn from(_: Malformed) -> Drop {
+        Drop::HeaderMalformed
+    }
+}

@@ -1,0 +1,214 @@
+//! What the kernel knows of the network, in the form that workers look it up: routes, neighbours, the
+//! uplinks and the host's own port.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use weir_packet::{Addr, Mac};
+
+use crate::ids::PortId;
+
+/// An address range. IPv4 lengths count from the start of the 16-byte form: /24 is 120.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    addr: Addr,
+    length: u8,
+}
+
+impl Prefix {
+    /// A prefix of `length` bits of its family; bits behind it are cleared. `None` if too long.
+    pub fn new(addr: Addr, length: u8) -> Option<Prefix> {
+        let (most, offset) = if addr.is_v4() { (32, 96) } else { (128, 0) };
+        if length > most {
+            return None;
+        }
+        let length = length + offset;
+        Some(Prefix { addr: mask(addr, length), length })
+    }
+
+    /// The first address.
+    pub fn addr(&self) -> Addr {
+        self.addr
+    }
+
+    /// Length in bits of its family.
+    pub fn length(&self) -> u8 {
+        if self.addr.is_v4() && self.length >= 96 { self.length - 96 } else { self.length }
+    }
+
+    /// Whether the address lies in the range.
+    pub fn contains(&self, addr: &Addr) -> bool {
+        mask(*addr, self.length) == self.addr && (self.length >= 96 || !addr.is_v4())
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.length())
+    }
+}
+
+fn mask(addr: Addr, length: u8) -> Addr {
+    let bits = u128::from_be_bytes(addr.octets());
+    let kept = if length == 0 { 0 } else { bits & (u128::MAX << (128 - u32::from(length))) };
+    Addr::from_v6(kept.to_be_bytes())
+}
+
+/// An interface to the network outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    pub port: PortId,
+    pub mac: Mac,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+}
+
+/// The host's port: the outer end of `weir0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub port: PortId,
+    /// Of `weir0`.
+    pub mac: Mac,
+    pub mtu: u16,
+}
+
+/// One route of the kernel's main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub prefix: Prefix,
+    pub target: RouteTarget,
+    pub metric: u32,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// Out of an uplink: to a gateway, or straight to the destination.
+    Uplink { port: PortId, gateway: Option<Addr> },
+    /// Somewhere that only the kernel reaches.
+    Kernel,
+    /// Nowhere.
+    Unreachable,
+}
+
+/// A next hop on an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NextHop {
+    pub port: PortId,
+    pub addr: Addr,
+}
+
+/// Everything above, as of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    pub host: Option<HostPort>,
+    pub uplinks: Vec<Uplink>,
+    /// The node's own addresses on any interface.
+    pub addresses: Vec<Addr>,
+    pub routes: Vec<Route>,
+    /// Resolved neighbours on uplinks.
+    pub neighbours: BTreeMap<NextHop, Mac>,
+}
+
+/// Routes sorted for look-up: longest prefix first, lowest metric first within it.
+#[derive(Debug, Default)]
+pub(crate) struct RouteTable {
+    /// (length, masked address) -> target, per length that exists, longest first.
+    levels: Vec<(u8, BTreeMap<Addr, RouteTarget>)>,
+}
+
+impl RouteTable {
+    pub(crate) fn new(routes: &[Route]) -> RouteTable {
+        let mut best: BTreeMap<(u8, Addr), Route> = BTreeMap::new();
+        for route in routes {
+            let slot = best.entry((route.prefix.length, route.prefix.addr)).or_insert(*route);
+            if route.metric < slot.metric {
+                *slot = *route;
+            }
+        }
+        let mut table = RouteTable::default();
+        for ((length, addr), route) in best.into_iter().rev() {
+            if table.levels.last().is_none_or(|level| level.0 != length) {
+                table.levels.push((length, BTreeMap::new()));
+            }
+            let level = table.levels.last_mut().expect("pushed above");
+            level.1.insert(addr, route.target);
+        }
+        table
+    }
+
+    /// Longest match. An IPv4 address never matches an IPv6 default route.
+    pub(crate) fn lookup(&self, dst: &Addr) -> Option<RouteTarget> {
+        self.levels
+            .iter()
+            .filter(|(length, _)| *length >= 96 || !dst.is_v4())
+            .find_map(|(length, level)| level.get(&mask(*dst, *length)).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn prefix(text: &str) -> Prefix {
+        let (addr, length) = text.split_once('/').expect("addr/length");
+        Prefix::new(addr.parse().expect("an address"), length.parse().expect("a length"))
+            .expect("not too long")
+    }
+
+    fn route(text: &str, via: u32, metric: u32) -> Route {
+        let target = RouteTarget::Uplink { port: PortId(via), gateway: None };
+        Route { prefix: prefix(text), target, metric }
+    }
+
+    #[test]
+    fn longest_prefix_then_lowest_metric_and_families_apart() {
+        let table = RouteTable::new(&[
+            route("0.0.0.0/0", 1, 0),
+            route("10.0.0.0/8", 2, 10),
+            route("10.0.0.0/8", 3, 5),
+            route("10.1.0.0/16", 4, 0),
+            route("::/0", 5, 0),
+        ]);
+        let via = |addr: &str| match table.lookup(&addr.parse().expect("an address")) {
+            Some(RouteTarget::Uplink { port, .. }) => port.0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(via("192.0.2.1"), 1);
+        assert_eq!(via("10.9.0.1"), 3);
+        assert_eq!(via("10.1.2.3"), 4);
+        assert_eq!(via("2001:db8::1"), 5);
+        let v6_only = RouteTable::new(&[route("::/0", 5, 0)]);
+        assert_eq!(v6_only.lookup(&"10.0.0.1".parse().expect("an address")), None);
+    }
+
+    #[test]
+    fn prefixes_print_in_their_family() {
+        assert_eq!(prefix("10.1.2.3/8").to_string(), "10.0.0.0/8");
+        assert_eq!(prefix("fd00::1/64").to_string(), "fd00::/64");
+        assert!(Prefix::new("10.0.0.1".parse().expect("an address"), 33).is_none());
+        assert!(!prefix("::/0").contains(&"10.0.0.1".parse().expect("an address")));
+    }
+
+    proptest! {
+        #[test]
+        fn lookup_equals_a_scan_of_all_routes(
+            routes in prop::collection::vec((any::<[u8; 4]>(), 0u8..=32, 0u32..4), 0..40),
+            dst in any::<[u8; 4]>(),
+        ) {
+            let routes: Vec<Route> = routes.into_iter().enumerate().map(|(at, (addr, length, metric))| {
+                let prefix = Prefix::new(Addr::from_v4(addr), length).expect("at most 32");
+                Route {
+                    prefix,
+                    target: RouteTarget::Uplink { port: PortId(at as u32), gateway: None },
+                    metric,
+                }
+            }).collect();
+            let dst = Addr::from_v4(dst);
+            let naive = routes.iter().filter(|route| route.prefix.contains(&dst))
+                .min_by_key(|route| (255 - route.prefix.length(), route.metric)).map(|route| route.target);
+            prop_assert_eq!(RouteTable::new(&routes).lookup(&dst), naive);
+        }
+    }
+}

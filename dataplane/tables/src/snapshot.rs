@@ -1,0 +1,138 @@
+//! The tables that workers read: one immutable value per revision.
+
+use std::sync::Arc;
+
+use rpds::HashTrieMapSync;
+use weir_packet::Addr;
+
+use crate::adjacency::Adjacency;
+use crate::backend_set::BackendSet;
+use crate::ids::{PortId, WorkerId};
+use crate::network::{NextHop, RouteTable, RouteTarget};
+use crate::rows::{Endpoint, Frontend, FrontendKey};
+
+/// An endpoint as workers see it.
+#[derive(Debug)]
+pub(crate) struct EndpointRow {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) worker: WorkerId,
+    pub(crate) adjacency: u16,
+}
+
+/// Where a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// A pod of this node: its worker owns the pod's half of every flow.
+    Pod { port: PortId, worker: WorkerId, adjacency: u16 },
+    /// The node itself.
+    Host { adjacency: u16 },
+    /// A resolved next hop on an uplink.
+    Uplink { adjacency: u16 },
+    /// A next hop on an uplink that the kernel must resolve first.
+    Unresolved(NextHop),
+    /// Reachable, but only by the kernel.
+    Kernel,
+    /// No route, or one that says unreachable.
+    NoRoute,
+}
+
+/// Immutable tables of one revision. Cloning shares everything.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(crate) revision: u32,
+    pub(crate) frontends: HashTrieMapSync<FrontendKey, Arc<Frontend>>,
+    pub(crate) backend_sets: HashTrieMapSync<String, Arc<BackendSet>>,
+    /// How many frontends an address has.
+    pub(crate) service_addrs: HashTrieMapSync<Addr, u32>,
+    pub(crate) endpoints: HashTrieMapSync<Addr, Arc<EndpointRow>>,
+    pub(crate) ports: HashTrieMapSync<PortId, Arc<EndpointRow>>,
+    pub(crate) host_addrs: HashTrieMapSync<Addr, ()>,
+    pub(crate) neighbours: HashTrieMapSync<(PortId, Addr), u16>,
+    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) adjacencies: Arc<Vec<Adjacency>>,
+    pub(crate) host_adjacency: Option<u16>,
+}
+
+impl Snapshot {
+    /// Rises with every snapshot of a process, from 1; 0 is the empty snapshot before the first.
+    #[inline]
+    pub fn revision(&self) -> u32 {
+        self.revision
+    }
+
+    /// The service that answers on an address, port and protocol.
+    pub fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
+        self.frontends.get(key).map(|frontend| &**frontend)
+    }
+
+    /// The backends of a frontend; `None` where its set has not been sent.
+    pub fn backends_of(&self, frontend: &Frontend) -> Option<&BackendSet> {
+        self.backend_sets.get(&frontend.backend_set).map(|set| &**set)
+    }
+
+    /// Whether any service answers on some port of the address.
+    pub fn is_service_addr(&self, addr: &Addr) -> bool {
+        self.service_addrs.contains_key(addr)
+    }
+
+    /// The pod behind a port.
+    pub fn endpoint_at(&self, port: PortId) -> Option<&Endpoint> {
+        self.ports.get(&port).map(|row| &row.endpoint)
+    }
+
+    /// Whether the address is the node's own.
+    pub fn is_host_addr(&self, addr: &Addr) -> bool {
+        self.host_addrs.contains_key(addr)
+    }
+
+    /// Where a destination is, by pod, then host, then route.
+    pub fn resolve(&self, dst: &Addr) -> Egress {
+        if let Some(row) = self.endpoints.get(dst) {
+            let port = row.endpoint.port;
+            return Egress::Pod { port, worker: row.worker, adjacency: row.adjacency };
+        }
+        if self.is_host_addr(dst) {
+            return self
+                .host_adjacency
+                .map_or(Egress::NoRoute, |at| Egress::Host { adjacency: at });
+        }
+        match self.routes.lookup(dst) {
+            Some(RouteTarget::Uplink { port, gateway }) => {
+                let addr = gateway.unwrap_or(*dst);
+                match self.neighbours.get(&(port, addr)) {
+                    Some(&adjacency) => Egress::Uplink { adjacency },
+                    None => Egress::Unresolved(NextHop { port, addr }),
+                }
+            }
+            Some(RouteTarget::Kernel) => Egress::Kernel,
+            Some(RouteTarget::Unreachable) | None => Egress::NoRoute,
+        }
+    }
+
+    /// The row of an index that this or an earlier snapshot gave out.
+    #[inline]
+    pub fn adjacency(&self, index: u16) -> Option<&Adjacency> {
+        self.adjacencies.get(usize::from(index))
+    }
+
+    /// The host's port, if there is one.
+    #[inline]
+    pub fn host_adjacency(&self) -> Option<u16> {
+        self.host_adjacency
+    }
+
+    /// All frontends, in no order, for people.
+    pub fn frontends(&self) -> impl Iterator<Item = &Frontend> {
+        self.frontends.values().map(|frontend| &**frontend)
+    }
+
+    /// All pods, in no order, with their workers.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, WorkerId)> {
+        self.ports.values().map(|row| (&row.endpoint, row.worker))
+    }
+
+    /// Number of backend sets.
+    pub fn backend_sets_len(&self) -> usize {
+        self.backend_sets.size()
+    }
+}

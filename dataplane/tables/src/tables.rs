@@ -1,0 +1,319 @@
+//! The writer's side: accepts objects one at a time and makes snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use thiserror::Error;
+use weir_packet::Addr;
+
+use crate::adjacency::{Adjacencies, Adjacency, Link, Target};
+use crate::backend_set::{Algorithm, Backend, BackendSet};
+use crate::ids::{PortId, WorkerId};
+use crate::network::{Network, RouteTable};
+use crate::rows::{Endpoint, Frontend, Object, ObjectRef};
+use crate::snapshot::{EndpointRow, Snapshot};
+
+/// Most frontends of a node.
+const FRONTENDS_MAX: usize = 1 << 20;
+/// Most endpoints of a node: the size of the kernel's port table.
+const ENDPOINTS_MAX: usize = 4096;
+
+/// Why an object is refused. The reason says what to do.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Rejection {
+    #[error("port 0 cannot be served: use 1..65535")]
+    PortZero,
+    #[error("address {addr} of backend and set protocol: {reason}")]
+    Backend { addr: String, reason: &'static str },
+    #[error("{count} backends in one set: at most {} are supported", BackendSet::BACKENDS_MAX)]
+    TooManyBackends { count: usize },
+    #[error("{0} is already the address of {1}: remove one of the two")]
+    AddressTaken(Addr, String),
+    #[error("interface {0} already belongs to {1}: detach that endpoint first")]
+    PortTaken(PortId, String),
+    #[error("{0} is full: {1} is the most that this node holds")]
+    Full(&'static str, usize),
+    #[error("an endpoint needs at least one address")]
+    NoAddress,
+    #[error("{0}: give a unicast address")]
+    NotUnicast(Addr),
+}
+
+/// The state of one node, built up object by object.
+#[derive(Debug, Default)]
+pub struct Tables {
+    next: Snapshot,
+    adjacencies: Adjacencies,
+    endpoints: BTreeMap<String, Arc<EndpointRow>>,
+    network: Network,
+    node: crate::rows::NodeConfig,
+    workers: u8,
+}
+
+impl Tables {
+    /// Empty tables for a node with `workers` workers, from 1.
+    pub fn new(workers: u8) -> Tables {
+        assert!(workers > 0, "a node has at least one worker");
+        Tables { workers, ..Tables::default() }
+    }
+
+    /// The next snapshot, with a revision one higher than the last.
+    pub fn snapshot(&mut self) -> Snapshot {
+        self.next.revision += 1;
+        self.next.adjacencies = self.adjacencies.rows();
+        self.next.clone()
+    }
+
+    /// Adds or replaces one object. A refused one changes nothing.
+    pub fn upsert(&mut self, object: Object) -> Result<(), Rejection> {
+        match object {
+            Object::Frontend(frontend) => self.upsert_frontend(frontend),
+            Object::BackendSet { name, protocol, algorithm, backends } => {
+                self.upsert_backend_set(name, protocol, algorithm, backends)
+            }
+            Object::Endpoint(endpoint) => self.upsert_endpoint(endpoint),
+            Object::Node(node) => {
+                self.node = node;
+                self.rebuild_host_addrs();
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes one object; no such object is not an error.
+    pub fn delete(&mut self, name: &ObjectRef) {
+        match name {
+            ObjectRef::Frontend(key) => {
+                if self.next.frontends.remove_mut(key) {
+                    self.count_service_addr(key.addr, false);
+                }
+            }
+            ObjectRef::BackendSet(name) => {
+                self.next.backend_sets.remove_mut(name);
+            }
+            ObjectRef::Endpoint(name) => self.delete_endpoint(name),
+            ObjectRef::Node => {
+                self.node = crate::rows::NodeConfig::default();
+                self.rebuild_host_addrs();
+            }
+        }
+    }
+
+    /// The names of all objects, to find those that a resync no longer has.
+    pub fn names(&self) -> BTreeSet<ObjectRef> {
+        let frontends = self.next.frontends.keys().map(|key| ObjectRef::Frontend(*key));
+        let sets = self.next.backend_sets.keys().map(|name| ObjectRef::BackendSet(name.clone()));
+        let endpoints = self.endpoints.keys().map(|name| ObjectRef::Endpoint(name.clone()));
+        frontends.chain(sets).chain(endpoints).collect()
+    }
+
+    /// What concerns the node.
+    pub fn node(&self) -> &crate::rows::NodeConfig {
+        &self.node
+    }
+
+    /// All endpoints, by name.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, WorkerId)> {
+        self.endpoints.values().map(|row| (&row.endpoint, row.worker))
+    }
+
+    /// Takes over what the kernel knows now. Unchanged input changes nothing and returns false.
+    pub fn set_network(&mut self, network: Network) -> bool {
+        if network == self.network {
+            return false;
+        }
+        self.network = network;
+        self.rebuild_host();
+        self.rebuild_neighbours();
+        self.next.routes = Arc::new(RouteTable::new(&self.network.routes));
+        self.rebuild_host_addrs();
+        true
+    }
+
+    fn upsert_frontend(&mut self, frontend: Frontend) -> Result<(), Rejection> {
+        check_unicast(&frontend.key.addr)?;
+        if frontend.key.l4_port == 0 {
+            return Err(Rejection::PortZero);
+        }
+        let known = self.next.frontends.contains_key(&frontend.key);
+        if !known && self.next.frontends.size() >= FRONTENDS_MAX {
+            return Err(Rejection::Full("the frontend table", FRONTENDS_MAX));
+        }
+        let addr = frontend.key.addr;
+        self.next.frontends.insert_mut(frontend.key, Arc::new(frontend));
+        if !known {
+            self.count_service_addr(addr, true);
+        }
+        Ok(())
+    }
+
+    fn upsert_backend_set(
+        &mut self,
+        name: String,
+        protocol: u8,
+        algorithm: Algorithm,
+        backends: Vec<Backend>,
+    ) -> Result<(), Rejection> {
+        check_backends(&backends)?;
+        let set = BackendSet::new(name.clone(), protocol, algorithm, backends, self.node.maglev);
+        self.next.backend_sets.insert_mut(name, Arc::new(set));
+        Ok(())
+    }
+
+    fn upsert_endpoint(&mut self, endpoint: Endpoint) -> Result<(), Rejection> {
+        self.check_endpoint(&endpoint)?;
+        self.delete_endpoint(&endpoint.name);
+        let row = Adjacency {
+            port: endpoint.port,
+            link: Link::Trunk,
+            dst_mac: endpoint.mac,
+            src_mac: endpoint.mac,
+            mtu: u16::MAX,
+        };
+        let target = Target::Port(endpoint.port);
+        let full = Rejection::Full("the adjacency table", Adjacencies::MAX);
+        let adjacency = self.adjacencies.set(target, row).ok_or(full)?;
+        let worker = place(&endpoint.name, self.workers);
+        let name = endpoint.name.clone();
+        let row = Arc::new(EndpointRow { endpoint, worker, adjacency });
+        for addr in &row.endpoint.addresses {
+            self.next.endpoints.insert_mut(*addr, Arc::clone(&row));
+        }
+        self.next.ports.insert_mut(row.endpoint.port, Arc::clone(&row));
+        self.endpoints.insert(name, row);
+        Ok(())
+    }
+
+    fn check_endpoint(&self, endpoint: &Endpoint) -> Result<(), Rejection> {
+        let taken = |row: &Arc<EndpointRow>| row.endpoint.name != endpoint.name;
+        if endpoint.addresses.is_empty() {
+            return Err(Rejection::NoAddress);
+        }
+        for addr in &endpoint.addresses {
+            check_unicast(addr)?;
+            if let Some(row) = self.next.endpoints.get(addr).filter(|row| taken(row)) {
+                return Err(Rejection::AddressTaken(*addr, row.endpoint.name.clone()));
+            }
+        }
+        if let Some(row) = self.next.ports.get(&endpoint.port).filter(|row| taken(row)) {
+            return Err(Rejection::PortTaken(endpoint.port, row.endpoint.name.clone()));
+        }
+        let known = self.endpoints.contains_key(&endpoint.name);
+        if !known && self.endpoints.len() >= ENDPOINTS_MAX {
+            return Err(Rejection::Full("the endpoint table", ENDPOINTS_MAX));
+        }
+        Ok(())
+    }
+
+    fn delete_endpoint(&mut self, name: &str) {
+        let Some(row) = self.endpoints.remove(name) else { return };
+        for addr in &row.endpoint.addresses {
+            self.next.endpoints.remove_mut(addr);
+        }
+        self.next.ports.remove_mut(&row.endpoint.port);
+        self.adjacencies.remove(Target::Port(row.endpoint.port));
+    }
+
+    fn count_service_addr(&mut self, addr: Addr, added: bool) {
+        let count = self.next.service_addrs.get(&addr).copied().unwrap_or(0);
+        match (added, count) {
+            (true, _) => self.next.service_addrs.insert_mut(addr, count + 1),
+            (false, 0 | 1) => drop(self.next.service_addrs.remove_mut(&addr)),
+            (false, _) => self.next.service_addrs.insert_mut(addr, count - 1),
+        }
+    }
+
+    fn rebuild_host(&mut self) {
+        self.next.host_adjacency = match self.network.host {
+            Some(host) => {
+                let row = Adjacency {
+                    port: host.port,
+                    link: Link::Trunk,
+                    dst_mac: host.mac,
+                    src_mac: host.mac,
+                    mtu: host.mtu,
+                };
+                self.adjacencies.set(Target::Host, row)
+            }
+            None => {
+                self.adjacencies.remove(Target::Host);
+                None
+            }
+        };
+    }
+
+    fn rebuild_neighbours(&mut self) {
+        let network = &self.network;
+        let uplink_of = |port: PortId| network.uplinks.iter().find(|uplink| uplink.port == port);
+        self.adjacencies.retain_neighbours(|port, addr| {
+            let hop = crate::network::NextHop { port, addr };
+            uplink_of(port).is_some() && network.neighbours.contains_key(&hop)
+        });
+        let mut neighbours = rpds::HashTrieMap::new_sync();
+        for (hop, mac) in &network.neighbours {
+            let Some(uplink) = uplink_of(hop.port) else { continue };
+            let row = Adjacency {
+                port: hop.port,
+                link: Link::Uplink,
+                dst_mac: *mac,
+                src_mac: uplink.mac,
+                mtu: uplink.mtu,
+            };
+            if let Some(at) = self.adjacencies.set(Target::Neighbour(hop.port, hop.addr), row) {
+                neighbours.insert_mut((hop.port, hop.addr), at);
+            }
+        }
+        self.next.neighbours = neighbours;
+    }
+
+    fn rebuild_host_addrs(&mut self) {
+        let mut addrs = rpds::HashTrieMap::new_sync();
+        for addr in self.node.addresses.iter().chain(&self.network.addresses) {
+            addrs.insert_mut(*addr, ());
+        }
+        self.next.host_addrs = addrs;
+    }
+}
+
+/// The worker of a pod: a function of its name, so that it is the same after a restart.
+fn place(name: &str, workers: u8) -> WorkerId {
+    // FNV-1a with a final fold: the low bits of FNV alone are weak.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    WorkerId(((hash ^ (hash >> 32)) % u64::from(workers)) as u8)
+}
+
+fn check_unicast(addr: &Addr) -> Result<(), Rejection> {
+    if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() {
+        return Err(Rejection::NotUnicast(*addr));
+    }
+    Ok(())
+}
+
+fn check_backends(backends: &[Backend]) -> Result<(), Rejection> {
+    if backends.len() > BackendSet::BACKENDS_MAX {
+        return Err(Rejection::TooManyBackends { count: backends.len() });
+    }
+    let mut seen = BTreeSet::new();
+    for backend in backends {
+        let refuse = |reason| Rejection::Backend { addr: backend.addr.to_string(), reason };
+        check_unicast(&backend.addr.addr)?;
+        if backend.addr.l4_port == 0 {
+            return Err(refuse("port 0 cannot be reached"));
+        }
+        if backend.weight == 0 {
+            return Err(refuse("weight 0: use the maintenance state instead"));
+        }
+        if backend.addr.addr.is_v4() != backends[0].addr.addr.is_v4() {
+            return Err(refuse("one set holds one address family"));
+        }
+        if !seen.insert(backend.addr) {
+            return Err(refuse("named twice"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
