@@ -36,6 +36,7 @@ drops! {
     FragmentUnsupported, "fragment_unsupported", "an IP fragment of a service flow";
     HandoffFull, "handoff_full", "the ring to the worker that owns the flow is full";
     HeaderMalformed, "header_malformed", "the packet's headers contradict its bytes";
+    LinkLocal, "link_local", "multicast or link-local traffic of a pod that ends at its link: normal, kernels send some";
     NeedsSnat, "needs_snat", "the backend is on another node and the client is not a pod: needs source translation";
     NoBackend, "no_backend", "the service has no backend that could answer; the sender was told";
     NoEndpoint, "no_endpoint", "came in by a port where no pod is attached";

@@ -24,6 +24,7 @@ use crate::memory::{Frame, Pool};
 pub mod faulty;
 pub mod memory;
 pub mod pcap;
+mod queue;
 pub mod xsk;
 
 /// Which ports a device can deliver to.

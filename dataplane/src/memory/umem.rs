@@ -76,6 +76,13 @@ impl Umem {
         self.chunk_size
     }
 
+    /// Whether `frame` is of this region.
+    #[inline]
+    pub fn owns(&self, frame: &Frame) -> bool {
+        let offset = frame.index as usize * self.chunk_size as usize;
+        self.base.as_ptr().wrapping_add(offset) == frame.chunk.as_ptr()
+    }
+
     /// Takes the chunk `index` back from the kernel, with `len` bytes of packet at `head`.
     ///
     /// # Safety
@@ -160,6 +167,26 @@ impl Frame {
         self.len = len as u16;
     }
 
+    /// Moves the packet to the standard headroom, where it is not there yet. False where it is too
+    /// long to start there; the packet then stays as it is.
+    #[inline]
+    pub fn move_to_headroom(&mut self) -> bool {
+        if self.head == HEADROOM {
+            return true;
+        }
+        let (from, len) = (usize::from(self.head), usize::from(self.len));
+        if len > self.capacity() {
+            return false;
+        }
+        // SAFETY: the whole chunk is ours alone, and it is `chunk_size` bytes.
+        let chunk = unsafe {
+            std::slice::from_raw_parts_mut(self.chunk.as_ptr(), usize::from(self.chunk_size))
+        };
+        chunk.copy_within(from..from + len, usize::from(HEADROOM));
+        self.head = HEADROOM;
+        true
+    }
+
     /// Replaces the packet by a copy of `bytes`, at the standard headroom. False where it does not
     /// fit; the frame is then empty.
     pub fn copy_from(&mut self, bytes: &[u8]) -> bool {
@@ -212,6 +239,26 @@ mod tests {
             // SAFETY: the index was given up a line above.
             let frame = unsafe { umem.frame(index, HEADROOM, 60) };
             assert_eq!(frame.bytes(), [index as u8; 60]);
+            let _ = frame.into_index();
+        }
+    }
+
+    #[test]
+    fn a_packet_moves_to_the_headroom_if_it_fits_there() {
+        let (umem, mut frames) = Umem::anonymous(2, 2048);
+        let (other, strangers) = Umem::anonymous(2, 2048);
+        let mut frame = frames.pop().expect("two frames");
+        assert!(umem.owns(&frame) && !umem.owns(&strangers[1]) && !other.owns(&frame));
+        assert!(frame.copy_from(&[7; 100]));
+        // SAFETY: the frame gave its index up.
+        let mut frame = unsafe { umem.frame(frame.into_index(), HEADROOM + 20, 80) };
+        assert!(frame.move_to_headroom());
+        assert_eq!((frame.head(), frame.bytes()), (HEADROOM, &[7; 80][..]));
+        // SAFETY: as above.
+        let mut frame = unsafe { umem.frame(frame.into_index(), 56, 1990) };
+        assert!(!frame.move_to_headroom());
+        assert_eq!((frame.head(), frame.len()), (56, 1990));
+        for frame in strangers.into_iter().chain(frames).chain([frame]) {
             let _ = frame.into_index();
         }
     }

@@ -1,0 +1,28 @@
+//! What crosses weir's process boundaries.
+//!
+//! - [`v1`]: the protocols, generated from `proto/weir/v1`: `state` (agent to dataplane), `observe`
+//!   (people to dataplane), `agent` (CNI plugin and people to agent).
+//! - [`object`]: names and printing of the state objects.
+//! - [`convert`]: addresses and MACs to and from their wire form.
+//! - [`socket`]: Unix sockets for gRPC, both ends.
+//! - [`paths`]: where sockets and files are.
+//! - [`metrics`]: every metric that any weir process exports.
+#![forbid(unsafe_code)]
+
+pub mod convert;
+pub mod metrics;
+pub mod object;
+pub mod paths;
+pub mod socket;
+
+/// The protocols, version 1.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
+pub mod v1 {
+    tonic::include_proto!("weir.v1");
+}
+
+/// Largest gRPC message in either direction, bytes. A full state is one message: 10,000 services
+/// with 100 backends each are about 25 MB. Servers set it by
+/// `DataplaneServer::new(it).max_decoding_message_size(MESSAGE_BYTES_MAX)`; the clients of
+/// [`socket`] have it set.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 20;

@@ -1,0 +1,135 @@
+//! What people type: arguments as given here, work in the modules.
+
+mod agent_args;
+mod json;
+mod locate;
+mod show;
+mod table;
+mod up;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use weir_api::paths::{Paths, RUN_DIR};
+use weir_api::v1::AttachEndpointRequest;
+
+pub use agent_args::{AgentArgs, AgentCommand, init_logging};
+pub use up::{UpArgs, run_up};
+
+/// A Kubernetes network dataplane in userspace.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version)]
+pub struct Cli {
+    /// Folder of the sockets.
+    #[arg(long, global = true, default_value = RUN_DIR, value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// How to print: a table for people, or JSON with stable names.
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the dataplane and the agent from a directory of manifests.
+    Up(UpArgs),
+    /// How the agent and the dataplane are, and what is wrong.
+    Status,
+    /// The services and their backends.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// The flows that the dataplane tracks.
+    #[command(subcommand)]
+    Flow(FlowCommand),
+    /// The pods attached to this node.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
+    /// Packets dropped, by reason.
+    Drops {
+        /// Also the reasons that never occurred.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `weir service`.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// List every address and port with its backends.
+    List,
+}
+
+/// `weir flow`.
+#[derive(Debug, Subcommand)]
+pub enum FlowCommand {
+    /// List flows.
+    List {
+        /// At most this many.
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: u32,
+    },
+}
+
+/// `weir endpoint`.
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    /// Attach a pod's interface; the same call twice changes nothing.
+    Attach {
+        /// namespace/name of the pod.
+        name: String,
+        /// Host side of the pod's veth pair.
+        #[arg(long, value_name = "IF")]
+        interface: String,
+        /// MAC address of the interface inside the pod.
+        #[arg(long)]
+        mac: String,
+        /// Address of the pod; once per address.
+        #[arg(long = "address", required = true, value_name = "IP")]
+        addresses: Vec<IpAddr>,
+    },
+    /// Detach a pod.
+    Detach {
+        /// namespace/name of the pod.
+        name: String,
+    },
+    /// List the attached pods.
+    List,
+}
+
+/// Runs what was typed.
+///
+/// # Errors
+/// For people: what failed, where, and what to do.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let paths = Paths { run_dir: cli.run_dir, ..Paths::default() };
+    let output = cli.output;
+    match cli.command {
+        Command::Up(args) => run_up(args, paths.run_dir).await,
+        Command::Status => show::status(&paths, output).await,
+        Command::Service(ServiceCommand::List) => show::services(&paths, output).await,
+        Command::Flow(FlowCommand::List { limit }) => show::flows(&paths, output, limit).await,
+        Command::Drops { all } => show::drops(&paths, output, all).await,
+        Command::Endpoint(EndpointCommand::List) => show::endpoints(&paths, output).await,
+        Command::Endpoint(EndpointCommand::Detach { name }) => {
+            show::detach(&paths, output, name).await
+        }
+        Command::Endpoint(EndpointCommand::Attach { name, interface, mac, addresses }) => {
+            let addresses = addresses.iter().map(ToString::to_string).collect();
+            let request = AttachEndpointRequest { name, interface, mac, addresses };
+            show::attach(&paths, output, request).await
+        }
+    }
+}

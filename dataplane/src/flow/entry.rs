@@ -1,0 +1,139 @@
+//! One direction of one flow, as it lies in memory and in the file.
+
+use weir_packet::{FlowKey, Translation};
+use weir_tables::{BackendAddr, WorkerId};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+
+/// Bits of [`FlowEntry::flags`].
+pub mod flow_flags {
+    /// From a client to a service: the translation's destination is the backend.
+    pub const TO_SERVICE: u16 = 1;
+    /// From a backend to a service's client: the translation's source is the frontend.
+    pub const FROM_SERVICE: u16 = 2;
+    /// The direction that answers: its first packet makes a TCP flow established.
+    pub const REPLY: u16 = 4;
+}
+
+/// What happens to a packet after its translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Leaves by this adjacency.
+    Transmit { adjacency: u16 },
+    /// Leaves by the host's port, for the kernel to route.
+    ToKernel { adjacency: u16 },
+    /// Goes on at the worker of the destination pod.
+    Deliver { worker: WorkerId },
+    /// Goes to the flow's director, untranslated.
+    Direct { worker: WorkerId },
+    /// Goes to the worker of the chosen backend, untranslated: the translation names the backend.
+    Chosen { worker: WorkerId },
+}
+
+/// One direction of a flow. Written by one worker only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlowEntry {
+    pub key: FlowKey,
+    /// Wrapping milliseconds, see `clock`.
+    pub last_seen_ms: u32,
+    /// The snapshot revision that this entry was last checked against; 0 after adoption.
+    pub revision: u32,
+    /// Index of the opposite direction, or [`FlowEntry::NO_PEER`].
+    pub peer: u32,
+    /// The port that packets of this direction must come in by.
+    pub in_port: u32,
+    /// The pod's port that they leave by, or 0 where they leave elsewhere.
+    pub out_port: u32,
+    /// [`FlowEntry::LIVE`], or 0 for a free entry. Written last, so that a half-written entry is free.
+    pub live: u8,
+    /// Bits of [`super::tcp`].
+    pub tcp: u8,
+    /// Bits of [`flow_flags`].
+    pub flags: u16,
+    pub translation: Translation,
+    adjacency: u16,
+    action: u8,
+    worker: u8,
+    reserved: [u8; 2],
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+const _: () = assert!(size_of::<FlowEntry>() == 128);
+const _: () = assert!(std::mem::offset_of!(FlowEntry, translation) == 64);
+
+const TRANSMIT: u8 = 1;
+const TO_KERNEL: u8 = 2;
+const DELIVER: u8 = 3;
+const DIRECT: u8 = 4;
+const CHOSEN: u8 = 5;
+
+impl FlowEntry {
+    /// Mark of an entry in use.
+    pub const LIVE: u8 = 0x5a;
+    /// No opposite direction at this worker.
+    pub const NO_PEER: u32 = u32::MAX;
+
+    /// An entry for packets of `key` that come in by `in_port`, fresh as of `now_ms`.
+    pub fn new(key: FlowKey, in_port: u32, translation: Translation, action: Action) -> FlowEntry {
+        let mut entry = FlowEntry {
+            key,
+            last_seen_ms: 0,
+            revision: 0,
+            peer: FlowEntry::NO_PEER,
+            in_port,
+            out_port: 0,
+            live: FlowEntry::LIVE,
+            tcp: 0,
+            flags: 0,
+            translation,
+            adjacency: 0,
+            action: 0,
+            worker: 0,
+            reserved: [0; 2],
+            packets: 0,
+            bytes: 0,
+        };
+        entry.set_action(action);
+        entry
+    }
+
+    /// What happens after the translation; `None` where the file held nonsense.
+    #[inline]
+    pub fn action(&self) -> Option<Action> {
+        let worker = WorkerId(self.worker);
+        Some(match self.action {
+            TRANSMIT => Action::Transmit { adjacency: self.adjacency },
+            TO_KERNEL => Action::ToKernel { adjacency: self.adjacency },
+            DELIVER => Action::Deliver { worker },
+            DIRECT => Action::Direct { worker },
+            CHOSEN => Action::Chosen { worker },
+            _ => return None,
+        })
+    }
+
+    /// Replaces the action, as after a route change.
+    pub fn set_action(&mut self, action: Action) {
+        (self.action, self.adjacency, self.worker) = match action {
+            Action::Transmit { adjacency } => (TRANSMIT, adjacency, 0),
+            Action::ToKernel { adjacency } => (TO_KERNEL, adjacency, 0),
+            Action::Deliver { worker } => (DELIVER, 0, worker.0),
+            Action::Direct { worker } => (DIRECT, 0, worker.0),
+            Action::Chosen { worker } => (CHOSEN, 0, worker.0),
+        };
+    }
+
+    /// Whether this is one of the bits in [`flow_flags`].
+    #[inline]
+    pub fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The backend that a packet to a service goes to.
+    #[inline]
+    pub fn backend(&self) -> BackendAddr {
+        let after = self.translation.key_after(&self.key);
+        BackendAddr { addr: after.dst, l4_port: after.dport }
+    }
+}

@@ -1,0 +1,1 @@
+//! Decisions by hand: one case per way that a first packet can go.

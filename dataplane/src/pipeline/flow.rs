@@ -1,0 +1,70 @@
+//! Second stage: the flow's entry, if this worker knows it and it still holds. Every packet comes by
+//! here, and most leave with all that is to know about them.
+
+use weir_packet::tcp_flags;
+
+use super::{Context, refuse, revalidate};
+use crate::batch::{Packet, Verdict};
+use crate::drops::Drop;
+use crate::flow::tcp;
+
+/// Finds entries in two passes, so that the second finds in cache what the first asked for.
+pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
+    for packet in packets.iter() {
+        if packet.verdict == Verdict::Undecided {
+            cx.flows.prefetch_entry(packet.hash);
+        }
+    }
+    for packet in packets {
+        if packet.verdict == Verdict::Undecided
+            && let Some(number) = cx.flows.find(&packet.key, packet.hash)
+        {
+            take(packet, number, cx);
+        }
+    }
+}
+
+/// Takes an entry for a packet if it still holds: then the verdict is `Flow`.
+#[inline]
+pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
+    let entry = cx.flows.entry(number);
+    if entry.in_port != packet.port.0 {
+        // Not this flow's sender: classify sees whether it may be one at all.
+        return;
+    }
+    if packet.headers.tcp_flags & tcp_flags::SYN != 0
+        && tcp::is_opening(packet.headers.tcp_flags)
+        && tcp::is_closing(entry.tcp)
+    {
+        // The client reuses its port: a new connection, with a choice of its own.
+        cx.flows.remove(number);
+        return;
+    }
+    if entry.revision != cx.snapshot.revision() {
+        return check(packet, number, cx);
+    }
+    packet.verdict = Verdict::Flow { flow: number };
+}
+
+/// Checks an entry against a snapshot that it has not met.
+#[cold]
+fn check(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
+    match revalidate::judge(cx.flows.entry(number), cx) {
+        revalidate::Judgement::Keep { action, unresolved } => {
+            let entry = cx.flows.entry_mut(number);
+            entry.revision = cx.snapshot.revision();
+            entry.set_action(action);
+            if let Some(hop) = unresolved {
+                super::learn::ask_for(hop, cx);
+            }
+            packet.verdict = Verdict::Flow { flow: number };
+        }
+        revalidate::Judgement::Forget => cx.flows.remove(number),
+        revalidate::Judgement::Refuse => {
+            cx.flows.remove(number);
+            if !tcp::is_opening(packet.headers.tcp_flags) {
+                refuse::tell(packet, Drop::BackendGone, cx);
+            }
+        }
+    }
+}

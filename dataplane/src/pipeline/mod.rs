@@ -1,0 +1,65 @@
+//! What happens to a packet, in order.
+//!
+//! 1. [`parse`]: bytes to offsets and a flow key; answers ARP and ND of pods.
+//! 2. [`flow`]: the flow's entry, if this worker knows it and it still holds.
+//! 3. [`classify`]: for a first packet, the decision: a pure function of (key, facts, snapshot).
+//! 4. [`learn`]: the decision becomes entries of the flow table, or a refusal is told to the sender.
+//! 5. [`rewrite`]: the transform: addresses, ports, TTL, checksums, MACs.
+//!
+//! Each stage is a plain loop over the batch. A packet that has its verdict is passed over by the
+//! stages behind. Nothing here knows devices, clocks or system calls.
+
+use weir_packet::{Addr, Mac};
+use weir_tables::{NextHop, Snapshot, WorkerId};
+use weir_xdp_redirect::Settings;
+
+use crate::batch::Batch;
+use crate::flow::FlowTable;
+use crate::worker::Counters;
+
+pub mod classify;
+mod flow;
+mod learn;
+mod local;
+mod parse;
+mod refuse;
+mod revalidate;
+mod rewrite;
+
+/// What the stages work with, besides the batch.
+pub struct Context<'a> {
+    pub me: WorkerId,
+    pub workers: u8,
+    pub snapshot: &'a Snapshot,
+    pub flows: &'a mut FlowTable,
+    /// Wrapping milliseconds of this turn.
+    pub now_ms: u32,
+    pub counters: &'a Counters,
+    /// Next hops that the kernel shall resolve; whoever drains it resolves each once.
+    pub unresolved: &'a mut Vec<NextHop>,
+    /// Refusals that may still be answered in this turn.
+    pub answers_left: &'a mut u32,
+}
+
+/// The address by which pods know their gateway: 169.254.1.1 or fe80::1.
+pub fn gateway_addr(is_v4: bool) -> Addr {
+    match is_v4 {
+        true => Addr::from_v4([169, 254, 1, 1]),
+        false => Addr::from_v6([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
+/// MAC address of the gateway, the same for every pod.
+pub const GATEWAY_MAC: Mac = Mac(Settings::DEFAULT.gateway_mac);
+
+/// Most next hops asked for in one turn; more wait for the next packet.
+pub const UNRESOLVED_MAX: usize = 16;
+
+/// Gives every packet of the batch its verdict.
+pub fn run(batch: &mut Batch, cx: &mut Context<'_>) {
+    let packets = batch.packets_mut();
+    parse::run(packets, cx);
+    flow::run(packets, cx);
+    learn::run(packets, cx);
+    rewrite::run(packets, cx);
+}

@@ -1,0 +1,74 @@
+//! Refusals that the sender is told about, and pings of service addresses.
+
+use weir_packet::reply::{IcmpError, write_echo_reply, write_icmp_error, write_tcp_reset};
+use weir_packet::{Addr, protocol};
+use weir_tables::Egress;
+
+use super::Context;
+use crate::batch::{Packet, Verdict};
+use crate::drops::Drop;
+
+/// Drops a packet for `reason` and writes the refusal over it: a reset for TCP, else ICMP. Where no
+/// refusal may be sent, or enough were sent in this turn, it is a plain drop.
+pub(super) fn tell(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) {
+    packet.verdict = Verdict::Drop(reason);
+    if *cx.answers_left == 0 {
+        cx.counters.count_drop(Drop::ReplyRateLimited);
+        cx.counters.count_originated();
+        return;
+    }
+    *cx.answers_left -= 1;
+    let source = packet.key.dst;
+    let back_to = packet.key.src;
+    let length = write_over(packet, |buffer, headers| match headers.protocol {
+        protocol::TCP => write_tcp_reset(buffer, headers),
+        _ => write_icmp_error(buffer, headers, error_for(reason), source),
+    });
+    if length.is_some() && send_back(packet, &back_to, cx) {
+        cx.counters.count_drop(reason);
+        cx.counters.count_originated();
+    }
+}
+
+/// Answers a ping of a service address.
+pub(super) fn answer_echo(packet: &mut Packet, cx: &mut Context<'_>) {
+    packet.verdict = Verdict::Drop(Drop::NoFrontend);
+    let back_to = packet.key.src;
+    if write_over(packet, write_echo_reply).is_some() {
+        send_back(packet, &back_to, cx);
+    }
+}
+
+fn error_for(reason: Drop) -> IcmpError {
+    match reason {
+        Drop::NoRoute => IcmpError::NoRoute,
+        Drop::NeedsSnat => IcmpError::HostUnreachable,
+        _ => IcmpError::PortUnreachable,
+    }
+}
+
+/// Runs a writer over the frame's whole buffer; the frame keeps its length where nothing was written.
+fn write_over(
+    packet: &mut Packet,
+    write: impl FnOnce(&mut [u8], &weir_packet::Headers) -> Option<usize>,
+) -> Option<usize> {
+    let before = packet.frame.len();
+    packet.frame.set_len(packet.frame.capacity().max(before));
+    let length = write(packet.frame.bytes_mut(), &packet.headers);
+    packet.frame.set_len(length.unwrap_or(before));
+    length
+}
+
+/// Sends a written answer where its destination is, from this worker.
+fn send_back(packet: &mut Packet, to: &Addr, cx: &mut Context<'_>) -> bool {
+    let adjacency = match cx.snapshot.resolve(to) {
+        Egress::Pod { adjacency, .. }
+        | Egress::Host { adjacency }
+        | Egress::Uplink { adjacency } => Some(adjacency),
+        Egress::Unresolved(_) | Egress::Kernel => cx.snapshot.host_adjacency(),
+        Egress::NoRoute => None,
+    };
+    let Some(adjacency) = adjacency else { return false };
+    packet.verdict = Verdict::Transmit { adjacency };
+    true
+}

@@ -1,0 +1,77 @@
+//! Whether a known flow still holds under a new snapshot.
+//!
+//! Every entry remembers the revision it was last checked against; the first packet after a change
+//! comes by here. What was *chosen* (the backend, translated ports) stays while the backend exists;
+//! what merely *follows* (the way to the destination) is looked up again.
+
+use weir_packet::protocol;
+use weir_tables::{BackendAddr, FrontendKey, NextHop, PortId};
+
+use super::Context;
+use super::classify::{follow, port_is_pod};
+use crate::flow::{Action, FlowEntry, flow_flags};
+
+/// What becomes of an entry.
+pub(super) enum Judgement {
+    /// It holds, with this action from now on.
+    Keep { action: Action, unresolved: Option<NextHop> },
+    /// As if it had never been: the packet is a first packet.
+    Forget,
+    /// The service or the backend is gone: TCP is told, so that the client tries again at once.
+    Refuse,
+}
+
+/// Judges an entry by the snapshot of this turn.
+pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
+    if !sender_holds(entry, cx) {
+        return Judgement::Forget;
+    }
+    if !service_holds(entry, cx) {
+        let answers = entry.has(flow_flags::FROM_SERVICE);
+        let is_tcp = entry.key.protocol == protocol::TCP;
+        return if is_tcp || answers { Judgement::Refuse } else { Judgement::Forget };
+    }
+    let Some(action) = entry.action() else { return Judgement::Forget };
+    match action {
+        Action::Direct { .. } => Judgement::Keep { action, unresolved: None },
+        Action::Chosen { .. } => match cx.snapshot.resolve(&entry.backend().addr) {
+            weir_tables::Egress::Pod { worker, .. } if worker != cx.me => {
+                Judgement::Keep { action: Action::Chosen { worker }, unresolved: None }
+            }
+            _ => Judgement::Forget,
+        },
+        Action::Transmit { .. } | Action::ToKernel { .. } | Action::Deliver { .. } => {
+            let dst = entry.translation.key_after(&entry.key).dst;
+            match follow(&dst, cx.me, cx.snapshot) {
+                // A pod that took over the address of another one starts with no flows.
+                Some(way) if way.out_port == entry.out_port => {
+                    Judgement::Keep { action: way.action, unresolved: way.unresolved }
+                }
+                _ => Judgement::Forget,
+            }
+        }
+    }
+}
+
+/// A pod's port still belongs to a pod with this address.
+fn sender_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    let port = PortId(entry.in_port);
+    !port_is_pod(port)
+        || cx.snapshot.endpoint_at(port).is_some_and(|pod| pod.addresses.contains(&entry.key.src))
+}
+
+/// The service still exists and still has the backend, in whatever state.
+fn service_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    let after = entry.translation.key_after(&entry.key);
+    let (frontend, backend) = if entry.has(flow_flags::TO_SERVICE) {
+        (FrontendKey::of_destination(&entry.key), BackendAddr { addr: after.dst, l4_port: after.dport })
+    } else if entry.has(flow_flags::FROM_SERVICE) {
+        let back = after.reversed();
+        let sender = BackendAddr { addr: entry.key.src, l4_port: entry.key.sport };
+        (FrontendKey::of_destination(&back), sender)
+    } else {
+        return true;
+    };
+    let found = cx.snapshot.frontend(&frontend).and_then(|row| cx.snapshot.backends_of(row));
+    found.is_some_and(|set| set.contains(&backend))
+}

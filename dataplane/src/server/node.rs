@@ -1,0 +1,435 @@
+//! Puts a node together: trunks, devices, workers, and the control thread's parts.
+//!
+//! Order matters once: programs are attached before sockets are bound (some drivers need it), sockets
+//! enter the kernel's map before any address is ours, and flows are adopted before the first packet.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use rtrb::RingBuffer;
+use weir_tables::{NextHop, PortId, Snapshot, WorkerId};
+use weir_xdp_redirect::{FailureMode, trunk_slot, uplink_slot_base};
+
+use super::kernel::{Kernel, KernelParts};
+use super::shared::{DeviceView, Shared, WorkerView};
+use crate::attach::{Heartbeats, Interface, Maps, Programs, XdpMode};
+use crate::clock::{Clock, MonotonicClock};
+use crate::device::Checksum;
+use crate::device::xsk::{Region, RegionConfig, XskConfig, XskDevice, XskError};
+use crate::flow::store::{self, StoreOptions};
+use crate::flow::{FlowTable, Timeouts};
+use crate::memory::{Pool, pools};
+use crate::netlink::{
+    HostPortConfig, KernelWatch, Netlink, Trunk, TrunkConfig, WatchConfig,
+};
+use crate::worker::{Counters, Doorbell, Parts, Sleeper, Waker, Worker, connect};
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    pub run_dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub pin_dir: PathBuf,
+    pub workers: u8,
+    /// Pin worker n to CPU n; not where several nodes share a machine.
+    pub pin_workers: bool,
+    pub uplinks: Vec<String>,
+    pub failure_mode: FailureMode,
+    pub metrics_address: Option<SocketAddr>,
+    /// Entries per worker; a flow with its answers takes two.
+    pub flows_max: u32,
+    /// Frames per worker.
+    pub frames: u32,
+    /// Bytes of an IP packet on the trunks.
+    pub mtu: u32,
+}
+
+/// A started node: workers run already.
+pub struct Node {
+    /// Taken by whoever serves.
+    pub kernel: Option<Kernel>,
+    pub shared: Arc<Shared>,
+    /// Readable when workers have news.
+    pub doorbell: UnixDatagram,
+    /// Next hops that workers ask for.
+    pub unresolved: Vec<rtrb::Consumer<NextHop>>,
+    pub threads: Vec<JoinHandle<()>>,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// One socket of one worker, before it starts.
+struct Socket {
+    worker: usize,
+    slot: u32,
+    device: XskDevice,
+    view: Arc<DeviceView>,
+}
+
+/// Builds and starts a node. Whatever fails is named, with what to do.
+pub async fn start(options: &NodeOptions) -> Result<Node> {
+    let workers = usize::from(options.workers);
+    let started = MonotonicClock.now();
+    let netlink = Netlink::open()?;
+    let config = TrunkConfig { mtu: options.mtu, ..TrunkConfig::default() };
+    let mut trunks = Vec::new();
+    for worker in 0..workers {
+        trunks.push(netlink.ensure_trunk(worker as u32, &config).await?);
+    }
+    let host_config = HostPortConfig { mtu: options.mtu, ..HostPortConfig::default() };
+    let host = netlink.ensure_host_port(&host_config).await?;
+    let watch = KernelWatch::start(WatchConfig::default()).await?;
+    let programs = Programs::open(&options.pin_dir)?;
+
+    let chunks = options.frames * u32::from(options.workers);
+    let region = RegionConfig { chunks, ..RegionConfig::DEFAULT };
+    let (region, frames) = Region::new(region)?;
+    let pools = pools(frames, workers);
+    let mut sockets = Sockets::new(programs, region, options, host.outer.ifindex);
+    sockets.open_uplinks(options)?;
+    sockets.open_trunks(&trunks)?;
+    let Sockets { programs, sockets, uplinks, degraded, .. } = sockets;
+    let mut maps = programs.maps()?;
+    for socket in &sockets {
+        use std::os::fd::AsFd as _;
+        maps.set_xsk(socket.slot, socket.device.as_fd())?;
+    }
+
+    let (doorbell, bell) = Doorbell::new().context("doorbell")?;
+    let plan = Plan::new(options, pools, &uplinks, &sockets, doorbell)?;
+    let shared = Arc::new(Shared {
+        snapshots: Arc::clone(&plan.snapshots),
+        workers: plan.views(options),
+        devices: sockets.iter().map(|socket| Arc::clone(&socket.view)).collect(),
+        started,
+        accepted_revision: 0.into(),
+        from_disk: false.into(),
+        agent_connected: false.into(),
+        adopted_flows: plan.adopted,
+        degraded,
+        run_dir: options.run_dir.clone(),
+        rejections: 0.into(),
+        backend_sets: 0.into(),
+        acknowledged: tokio::sync::Notify::new(),
+    });
+    let kernel = Kernel::new(KernelParts {
+        programs,
+        netlink,
+        watch,
+        trunks,
+        host,
+        uplinks: uplinks.iter().map(|uplink| uplink.port.0).collect(),
+        failure_mode: options.failure_mode,
+    })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (threads, unresolved) = plan.spawn(sockets, options, &stop)?;
+    Ok(Node { kernel: Some(kernel), shared, doorbell: bell, unresolved, threads, stop })
+}
+
+struct UplinkQueues {
+    port: PortId,
+    /// Worker of each queue.
+    owners: Vec<WorkerId>,
+}
+
+/// Opens sockets one by one.
+struct Sockets {
+    programs: Programs,
+    region: Region,
+    workers: usize,
+    host: PortId,
+    fill_max: u32,
+    sockets: Vec<Socket>,
+    uplinks: Vec<UplinkQueues>,
+    degraded: Vec<String>,
+}
+
+impl Sockets {
+    fn new(programs: Programs, region: Region, options: &NodeOptions, host: u32) -> Sockets {
+        // A worker's devices may lend out three quarters of its frames; the rest are in flight.
+        let devices = 1 + options.uplinks.len() as u32;
+        let fill_max = prev_power_of_two(options.frames * 3 / 4 / devices).min(4096);
+        Sockets {
+            programs,
+            region,
+            workers: usize::from(options.workers),
+            host: PortId(host),
+            fill_max,
+            sockets: Vec::new(),
+            uplinks: Vec::new(),
+            degraded: Vec::new(),
+        }
+    }
+
+    /// A socket per queue of each uplink, dealt out to the workers in turn.
+    fn open_uplinks(&mut self, options: &NodeOptions) -> Result<()> {
+        for (number, name) in options.uplinks.iter().enumerate() {
+            let device = Interface::by_name(name)?;
+            let attached = self.programs.attach_uplink(&device, number as u32)?;
+            let mode = match attached.mode {
+                XdpMode::Native => "native",
+                XdpMode::Generic => {
+                    let reason = &attached.reason;
+                    self.degraded.push(format!("{name}: generic XDP, which is slower: {reason}"));
+                    "generic"
+                }
+            };
+            tracing::info!(uplink = name, mode, reason = attached.reason, "XDP attached");
+            let base = uplink_slot_base(number as u32).context("more uplinks than slots")?;
+            let port = PortId(device.ifindex);
+            let mut owners = Vec::new();
+            for queue in 0..weir_xdp_redirect::UPLINK_QUEUES {
+                let worker = queue as usize % self.workers;
+                // The other end of a veth hands over what its sender has not finished.
+                let checksum = Checksum::MaybePartial;
+                let mut config = XskConfig::uplink(name, queue, port, checksum);
+                config.fill = config.fill.min(self.fill_max);
+                let view = DeviceView::new(
+                    name,
+                    queue,
+                    worker as u32,
+                    mode,
+                    attached.reason.clone(),
+                );
+                match self.open(worker, base + queue, config, view) {
+                    // The kernel is the one who knows how many queues are in use now.
+                    Err(error) if queue > 0 && error.is_no_such_queue() => break,
+                    opened => opened?,
+                }
+                owners.push(WorkerId(worker as u8));
+            }
+            owners.sort_unstable();
+            owners.dedup();
+            self.uplinks.push(UplinkQueues { port, owners });
+        }
+        Ok(())
+    }
+
+    fn open_trunks(&mut self, trunks: &[Trunk]) -> Result<()> {
+        let uplinks: Vec<PortId> = self.uplinks.iter().map(|uplink| uplink.port).collect();
+        for (worker, trunk) in trunks.iter().enumerate() {
+            let outer = Interface::by_index(trunk.outer.ifindex)?;
+            let inner = Interface::by_index(trunk.inner.ifindex)?;
+            self.programs.attach_trunk(&outer, &inner, worker as u32)?;
+            let slot = trunk_slot(worker as u32).context("more workers than slots")?;
+            let mut config = XskConfig::trunk(&trunk.inner.name, Some(self.host), uplinks.clone());
+            config.fill = config.fill.min(self.fill_max);
+            let view =
+                DeviceView::new(&trunk.inner.name, 0, worker as u32, "native", String::new());
+            self.open(worker, slot, config, view)?;
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        worker: usize,
+        slot: u32,
+        config: XskConfig,
+        view: DeviceView,
+    ) -> Result<(), XskError> {
+        let device = XskDevice::new(self.region, config)?;
+        self.sockets.push(Socket { worker, slot, device, view: Arc::new(view) });
+        Ok(())
+    }
+}
+
+/// Everything of the workers but their devices.
+struct Plan {
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    pools: Vec<Pool>,
+    flows: Vec<FlowTable>,
+    counters: Vec<Arc<Counters>>,
+    sleepers: Vec<(Sleeper, Waker)>,
+    doorbell: Doorbell,
+    uplink_owners: Vec<(PortId, Vec<WorkerId>)>,
+    adopted: u32,
+}
+
+impl Plan {
+    fn new(
+        options: &NodeOptions,
+        pools: Vec<Pool>,
+        uplinks: &[UplinkQueues],
+        sockets: &[Socket],
+        doorbell: Doorbell,
+    ) -> Result<Plan> {
+        let workers = usize::from(options.workers);
+        for worker in 0..workers {
+            let devices = sockets.iter().filter(|socket| socket.worker == worker).count();
+            if devices > crate::worker::FDS_MAX {
+                bail!("worker {worker} would have {devices} queues: start more --workers");
+            }
+        }
+        let (flows, adopted) = open_flows(options)?;
+        let sleepers: std::io::Result<Vec<_>> = (0..workers).map(|_| Sleeper::new()).collect();
+        Ok(Plan {
+            snapshots: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            pools,
+            flows,
+            counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
+            sleepers: sleepers.context("eventfd")?,
+            doorbell,
+            uplink_owners: uplinks
+                .iter()
+                .map(|uplink| (uplink.port, uplink.owners.clone()))
+                .collect(),
+            adopted,
+        })
+    }
+
+    fn views(&self, options: &NodeOptions) -> Vec<WorkerView> {
+        let view = |worker: usize| WorkerView {
+            counters: Arc::clone(&self.counters[worker]),
+            waker: self.sleepers[worker].1.clone(),
+            cpu: options.pin_workers.then_some(worker),
+            flows_max: self.flows[worker].capacity(),
+            frames_home: self.pools[worker].home() as u32,
+        };
+        (0..self.pools.len()).map(view).collect()
+    }
+
+    fn spawn(
+        self,
+        mut sockets: Vec<Socket>,
+        options: &NodeOptions,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<(Vec<JoinHandle<()>>, Vec<rtrb::Consumer<NextHop>>)> {
+        let wakers: Vec<Waker> = self.sleepers.iter().map(|(_, waker)| waker.clone()).collect();
+        let workers = self.pools.into_iter().zip(self.flows).zip(connect(&wakers));
+        let cpus = core_affinity::get_core_ids().unwrap_or_default();
+        let (mut threads, mut unresolved) = (Vec::new(), Vec::new());
+        let rest = self.sleepers.into_iter().zip(self.counters);
+        for (id, (((pool, flows), handoff), ((sleeper, _), counters))) in
+            workers.zip(rest).enumerate()
+        {
+            let (asks, asked) = RingBuffer::new(64);
+            unresolved.push(asked);
+            let own = sockets.extract_if(.., |socket| socket.worker == id);
+            let (devices, pulses): (Vec<_>, Vec<_>) =
+                own.map(|socket| (socket.device, (socket.slot, socket.view))).unzip();
+            let parts = Parts {
+                id: WorkerId(id as u8),
+                workers: options.workers,
+                devices,
+                pool,
+                flows,
+                snapshots: Arc::clone(&self.snapshots),
+                handoff,
+                counters,
+                uplink_owners: self.uplink_owners.clone(),
+                unresolved: asks,
+                doorbell: Some(self.doorbell.clone()),
+            };
+            let pulse = Pulse { heartbeats: Heartbeats::open(&options.pin_dir)?, sockets: pulses };
+            let cpu = options.pin_workers.then(|| cpus.get(id % cpus.len().max(1)).copied());
+            threads.push(run_worker(parts, sleeper, pulse, cpu.flatten(), Arc::clone(stop))?);
+        }
+        Ok((threads, unresolved))
+    }
+}
+
+/// What a worker tells the outside at each heartbeat.
+struct Pulse {
+    heartbeats: Heartbeats,
+    /// Slot and view of each device.
+    sockets: Vec<(u32, Arc<DeviceView>)>,
+}
+
+impl Pulse {
+    fn beat(&mut self, now_ns: u64, devices: &[XskDevice]) {
+        use crate::device::Device as _;
+        for ((slot, view), device) in self.sockets.iter().zip(devices) {
+            if let Err(error) = self.heartbeats.stamp(*slot, now_ns) {
+                tracing::error!(%error, slot, "heartbeat");
+            }
+            view.set(&device.counters(), &device.statistics().unwrap_or_default());
+        }
+    }
+}
+
+fn run_worker(
+    parts: Parts<XskDevice>,
+    mut sleeper: Sleeper,
+    mut pulse: Pulse,
+    cpu: Option<core_affinity::CoreId>,
+    stop: Arc<AtomicBool>,
+) -> Result<JoinHandle<()>> {
+    let name = format!("weir-worker-{}", parts.id.0);
+    let run = move || {
+        if let Some(cpu) = cpu
+            && !core_affinity::set_for_current(cpu)
+        {
+            tracing::warn!(cpu = cpu.id, "cannot be pinned to this CPU: runs unpinned");
+        }
+        let mut worker = Worker::new(parts);
+        worker.run(&MonotonicClock, &mut sleeper, &stop, |now, devices| {
+            pulse.beat(now.0, devices);
+        });
+    };
+    std::thread::Builder::new().name(name).spawn(run).context("start a worker thread")
+}
+
+fn open_flows(options: &NodeOptions) -> Result<(Vec<FlowTable>, u32)> {
+    let boot_id = boot_id()?;
+    let mut tables = Vec::new();
+    let mut adopted = 0;
+    for worker in 0..u32::from(options.workers) {
+        let opened = store::open(
+            &options.run_dir,
+            &StoreOptions {
+                worker,
+                workers: options.workers.into(),
+                capacity: options.flows_max,
+                seed: rand::random(),
+                boot_id,
+                timeouts: Timeouts::default(),
+            },
+        )?;
+        match opened.fresh {
+            Some(why) => tracing::info!(worker, why, "flow table starts empty"),
+            None => tracing::info!(worker, flows = opened.flows, "flow table adopted"),
+        }
+        adopted += opened.flows;
+        tables.push(opened.table);
+    }
+    Ok((tables, adopted))
+}
+
+/// The kernel's boot id: another one means that monotonic times start anew.
+fn boot_id() -> Result<[u8; 16]> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id = u128::from_str_radix(&digits, 16).with_context(|| path.display().to_string())?;
+    Ok(id.to_be_bytes())
+}
+
+fn prev_power_of_two(number: u32) -> u32 {
+    if number.is_power_of_two() { number } else { number.next_power_of_two() / 2 }
+}
+
+impl Node {
+    /// Stops the workers and waits for them. Programs, links and maps stay, for the next process.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for view in &self.shared.workers {
+            view.waker.wake();
+        }
+        for thread in self.threads {
+            // A worker that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads the XDP programs' counters from the pinned maps.
+pub fn xdp_outcomes(maps: &Maps) -> Vec<(&'static str, u64)> {
+    let counters = maps.counters().unwrap_or_default();
+    counters.into_iter().map(|(_, name, value)| (name, value)).collect()
+}

@@ -1,0 +1,312 @@
+//! One thread: a worker owns devices, frames and flows, and shares none of them.
+//!
+//! [`Worker::turn`] is one breath: read the clock and the snapshot once, receive, decide, send, take
+//! over what other workers hand on, bring frames home, look after a few old flows. [`Worker::run`]
+//! repeats it and sleeps when nothing comes. The same worker runs over AF_XDP, in memory, over pcap,
+//! under injected faults and in a simulation of several nodes: only the device differs.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, Cache};
+use weir_tables::{Link, NextHop, PortId, Snapshot, WorkerId};
+
+use crate::batch::{Batch, Packet, Stage, Verdict};
+use crate::clock::{Clock, Instant};
+use crate::device::Device;
+use crate::drops::Drop;
+use crate::flow::FlowTable;
+use crate::memory::Pool;
+use crate::pipeline::{self, Context, UNRESOLVED_MAX};
+
+mod counters;
+mod handoff;
+mod sleep;
+
+pub use counters::{CounterValues, Counters};
+pub use handoff::{HandoffPorts, connect};
+pub use sleep::{Doorbell, FDS_MAX, Sleeper, Waker};
+
+/// Refused packets that are answered per turn; the rest are dropped silently.
+const ANSWERS_PER_TURN: u32 = 32;
+/// Flow entries looked at per turn with packets, and per turn without.
+const SWEEP_BUSY: u32 = 16;
+const SWEEP_IDLE: u32 = 4096;
+/// How long a worker spins without packets before it sleeps.
+const SPIN_MAX_NS: u64 = 50_000;
+/// Longest sleep: the heartbeat must stay younger than its timeout of one second.
+const SLEEP_MAX_MS: u32 = 100;
+
+/// What a worker is made of.
+pub struct Parts<D> {
+    pub id: WorkerId,
+    pub workers: u8,
+    pub devices: Vec<D>,
+    pub pool: Pool,
+    pub flows: FlowTable,
+    pub snapshots: Arc<ArcSwap<Snapshot>>,
+    pub handoff: HandoffPorts,
+    pub counters: Arc<Counters>,
+    /// Per uplink port: the workers that own a queue of it, in order.
+    pub uplink_owners: Vec<(PortId, Vec<WorkerId>)>,
+    /// Next hops to resolve, towards the control thread.
+    pub unresolved: rtrb::Producer<NextHop>,
+    /// Rung when there is news for the control thread: such a next hop, or a new snapshot in use.
+    pub doorbell: Option<Doorbell>,
+}
+
+/// A worker over devices of one kind.
+pub struct Worker<D> {
+    parts: Parts<D>,
+    newest: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    /// The snapshot of this turn.
+    snapshot: Arc<Snapshot>,
+    batch: Batch,
+    unresolved: Vec<NextHop>,
+    last_heartbeat: Instant,
+}
+
+impl<D: Device> Worker<D> {
+    /// Puts the parts together.
+    pub fn new(parts: Parts<D>) -> Worker<D> {
+        Worker {
+            snapshot: parts.snapshots.load_full(),
+            newest: Cache::new(Arc::clone(&parts.snapshots)),
+            batch: Batch::new(),
+            unresolved: Vec::with_capacity(UNRESOLVED_MAX),
+            last_heartbeat: Instant(0),
+            parts,
+        }
+    }
+
+    /// The worker's flows, for tests and for showing.
+    pub fn flows(&self) -> &FlowTable {
+        &self.parts.flows
+    }
+
+    /// The worker's free frames.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.parts.pool
+    }
+
+    /// The worker's devices.
+    pub fn devices(&mut self) -> &mut [D] {
+        &mut self.parts.devices
+    }
+
+    /// What the worker counts.
+    pub fn counters(&self) -> &Counters {
+        &self.parts.counters
+    }
+
+    /// One breath at time `now`; how many packets it moved.
+    pub fn turn(&mut self, now: Instant) -> usize {
+        let newest = self.newest.load();
+        if !Arc::ptr_eq(newest, &self.snapshot) {
+            self.snapshot = Arc::clone(newest);
+        }
+        let mut moved = 0;
+        for device in 0..self.parts.devices.len() {
+            self.parts.devices[device].recv(&mut self.batch, &mut self.parts.pool);
+            self.parts.counters.count_received(self.batch.len());
+            moved += self.process(now);
+        }
+        loop {
+            let taken = self.parts.handoff.take(&mut self.batch);
+            self.parts.counters.count_handed_in(taken);
+            if taken == 0 {
+                break;
+            }
+            moved += self.process(now);
+        }
+        self.parts.pool.collect();
+        for device in &mut self.parts.devices {
+            device.flush(&mut self.parts.pool);
+        }
+        self.parts.handoff.wake_receivers();
+        let budget = if moved > 0 { SWEEP_BUSY } else { SWEEP_IDLE };
+        let expired = self.parts.flows.sweep(budget, now.as_millis_wrapping());
+        self.report(expired, now);
+        moved
+    }
+
+    /// Repeats turns until `stop`. With nothing to do it spins for at most 50 us, then sleeps until a
+    /// packet, a handed-over packet or the next heartbeat is due. `heartbeat` runs at least every 100 ms
+    /// and at most every 10 ms.
+    pub fn run<C: Clock>(
+        &mut self,
+        clock: &C,
+        sleeper: &mut Sleeper,
+        stop: &AtomicBool,
+        mut heartbeat: impl FnMut(Instant, &[D]),
+    ) {
+        let mut idle_since = clock.now();
+        while !stop.load(Ordering::Relaxed) {
+            let now = clock.now();
+            if now.0.wrapping_sub(self.last_heartbeat.0) >= 10_000_000 {
+                heartbeat(now, &self.parts.devices);
+                self.last_heartbeat = now;
+            }
+            if self.turn(now) > 0 {
+                idle_since = now;
+            } else if now.0 - idle_since.0 >= SPIN_MAX_NS {
+                self.sleep(sleeper);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn sleep(&mut self, sleeper: &mut Sleeper) {
+        let parts = &mut self.parts;
+        // Announced first, looked again second: a packet handed over in between is not missed.
+        sleeper.announce();
+        if parts.handoff.is_empty() {
+            let fds: [Option<BorrowedFd<'_>>; sleep::FDS_MAX] =
+                std::array::from_fn(|at| parts.devices.get(at).and_then(|dev| dev.wait_fd()));
+            sleeper.wait(&fds, SLEEP_MAX_MS);
+        }
+        sleeper.retract();
+    }
+
+    /// Runs the batch through the pipeline and carries out the verdicts.
+    fn process(&mut self, now: Instant) -> usize {
+        let count = self.batch.len();
+        if count == 0 {
+            return 0;
+        }
+        let parts = &mut self.parts;
+        let snapshot: &Snapshot = &self.snapshot;
+        let mut answers_left = ANSWERS_PER_TURN;
+        pipeline::run(
+            &mut self.batch,
+            &mut Context {
+                me: parts.id,
+                workers: parts.workers,
+                snapshot,
+                flows: &mut parts.flows,
+                now_ms: now.as_millis_wrapping(),
+                counters: &parts.counters,
+                unresolved: &mut self.unresolved,
+                answers_left: &mut answers_left,
+            },
+        );
+        for packet in self.batch.drain() {
+            parts.carry_out(packet, snapshot);
+        }
+        if !self.unresolved.is_empty() {
+            for hop in self.unresolved.drain(..) {
+                // A full ring means that the control thread is busy: the next packet asks again.
+                let _ = parts.unresolved.push(hop);
+            }
+            parts.ring_doorbell();
+        }
+        count
+    }
+
+    fn report(&mut self, expired: u32, now: Instant) {
+        let revision = self.snapshot.revision();
+        let parts = &self.parts;
+        let is_new = parts.counters.revision() != revision;
+        parts.counters.report(counters::Report {
+            revision,
+            expired,
+            flows: parts.flows.len(),
+            frames_free: parts.pool.free() as u32,
+            now,
+        });
+        if is_new {
+            parts.ring_doorbell();
+        }
+    }
+}
+
+impl<D: Device> Parts<D> {
+    fn ring_doorbell(&self) {
+        if let Some(doorbell) = &self.doorbell {
+            doorbell.ring();
+        }
+    }
+
+    #[inline]
+    fn carry_out(&mut self, packet: Packet, snapshot: &Snapshot) {
+        match packet.verdict {
+            Verdict::Transmit { adjacency } => self.transmit(packet, adjacency, snapshot),
+            Verdict::Handoff { worker, stage } => self.hand_over(packet, worker, stage),
+            Verdict::Reply => self.send(packet.port, packet, Drop::EgressFull),
+            Verdict::Punt => match snapshot.host_adjacency() {
+                Some(adjacency) => self.punt(packet, adjacency, snapshot),
+                None => self.drop_packet(packet, Drop::NoRoute),
+            },
+            Verdict::Drop(reason) => self.drop_packet(packet, reason),
+            Verdict::Flow { .. } | Verdict::Undecided => {
+                unreachable!("rewrite leaves no {:?}", packet.verdict)
+            }
+        }
+    }
+
+    #[inline]
+    fn transmit(&mut self, packet: Packet, adjacency: u16, snapshot: &Snapshot) {
+        let Some(row) = snapshot.adjacency(adjacency) else {
+            return self.drop_packet(packet, Drop::NoRoute);
+        };
+        if row.link == Link::Uplink && !self.carries(row.port) {
+            let Some(owner) = self.uplink_owner(row.port) else {
+                return self.drop_packet(packet, Drop::UplinkDown);
+            };
+            return self.hand_over(packet, owner, Stage::Transmit { adjacency });
+        }
+        self.send(row.port, packet, Drop::EgressFull);
+    }
+
+    fn punt(&mut self, mut packet: Packet, adjacency: u16, snapshot: &Snapshot) {
+        if let Some(row) = snapshot.adjacency(adjacency) {
+            let bytes = packet.frame.bytes_mut();
+            weir_packet::set_macs(bytes, row.dst_mac, pipeline::GATEWAY_MAC);
+        }
+        self.counters.count_punted();
+        self.transmit(packet, adjacency, snapshot);
+    }
+
+    #[inline]
+    fn send(&mut self, port: PortId, packet: Packet, if_full: Drop) {
+        let device = self.devices.iter_mut().find(|device| device.carries(port));
+        let result = match device {
+            Some(device) => device.send(port, packet.frame),
+            None => Err(packet.frame),
+        };
+        match result {
+            Ok(()) => self.counters.count_transmitted(),
+            Err(frame) => {
+                self.counters.count_drop(if_full);
+                self.pool.put(frame);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, packet: Packet, worker: WorkerId, stage: Stage) {
+        match self.handoff.give(packet, worker, stage) {
+            Ok(()) => self.counters.count_handed_out(),
+            Err(frame) => {
+                self.counters.count_drop(Drop::HandoffFull);
+                self.pool.put(frame);
+            }
+        }
+    }
+
+    fn drop_packet(&mut self, packet: Packet, reason: Drop) {
+        self.counters.count_drop(reason);
+        self.pool.put(packet.frame);
+    }
+
+    fn carries(&self, port: PortId) -> bool {
+        self.devices.iter().any(|device| device.carries(port))
+    }
+
+    /// Spreads the workers without a queue over those that have one.
+    fn uplink_owner(&self, port: PortId) -> Option<WorkerId> {
+        let (_, owners) = self.uplink_owners.iter().find(|(uplink, _)| *uplink == port)?;
+        owners.get(self.id.index() % owners.len().max(1)).copied()
+    }
+}
