@@ -184,8 +184,8 @@ fn find_port_problem(inputs: &Inputs<'_>, port: &ServicePort) -> Option<String> 
             others => format!(" and of {others} more"),
         };
         return Some(format!(
-            "targetPort {name:?}: no container of pod {first}{others} has a {protocol} port of this \
-             name: no backend there"
+            "targetPort {name:?}: no container of pod {first}{others} has a {protocol} port of \
+             this name: no backend there"
         ));
     }
     let has_ports = |it: &&&EndpointSlice| !it.ports.is_empty() && !it.endpoints.is_empty();

@@ -158,8 +158,8 @@ pub struct EndpointStore {
 }
 
 impl EndpointStore {
-    /// Reads the store. Entries of another boot, and those whose interface is gone or is another one,
-    /// are dropped with a line in the log.
+    /// Reads the store. Entries of another boot, and those whose interface is gone or is another
+    /// one, are dropped with a line in the log.
     ///
     /// # Errors
     /// The file exists and cannot be read: starting without it would withdraw live pods.
@@ -201,8 +201,8 @@ impl EndpointStore {
         Ok(store)
     }
 
-    /// Checks and stores an endpoint; the same call twice is one endpoint, a call for a known name with
-    /// other values replaces it.
+    /// Checks and stores an endpoint; the same call twice is one endpoint, a call for a known name
+    /// with other values replaces it.
     ///
     /// # Errors
     /// The request is refused, or cannot be stored; then nothing has changed.
@@ -249,7 +249,8 @@ impl EndpointStore {
         match self.interfaces.find_index(interface) {
             Ok(Some(index)) if index == *ifindex => Ok(()),
             Ok(Some(index)) => Err(format!(
-                "interface {interface} is another one now (index {index}, was {ifindex}): attach again"
+                "interface {interface} is another one now (index {index}, was {ifindex}): attach \
+                 again"
             )),
             Ok(None) => Err(format!("interface {interface} is gone: detach, or attach again")),
             Err(error) => Err(format!("interface {interface} cannot be looked up: {error}")),

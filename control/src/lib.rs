@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Three types matter: [`source::Batch`], what a source tells; [`desired::Desired`], the pure and
-//! incremental computation of this node's state; [`publish::Publisher`], the agent's side of the state
-//! protocol. [`agent`] puts them into one loop with no lock; [`cli`] is what people type.
+//! incremental computation of this node's state; [`publish::Publisher`], the agent's side of the
+//! state protocol. [`agent`] puts them into one loop with no lock; [`cli`] is what people type.
 #![forbid(unsafe_code)]
 
 pub mod agent;

@@ -1,7 +1,7 @@
 //! What the dataplane has been told, what it answered, and what to tell it next. No I/O.
 //!
-//! One update is under way at a time; what changes meanwhile gathers and goes with the next one, so a
-//! slow dataplane sees fewer and larger updates instead of a longer queue.
+//! One update is under way at a time; what changes meanwhile gathers and goes with the next one, so
+//! a slow dataplane sees fewer and larger updates instead of a longer queue.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,10 @@
 //! Runs `scripts/*.txt`: manifests in, this node's desired state and the problems out.
 //!
-//! A script is a list of steps. A step is files (`-- NAME`, then the text; `-- NAME gone` removes it)
-//! and, after `==`, what is then desired: one line per object and per problem. Later steps change files.
+//! A script is a list of steps. A step is files (`-- NAME`, then the text; `-- NAME gone` removes
+//! it) and, after `==`, what is then desired: one line per object and per problem. Later steps
+//! change files.
 //! `UPDATE=1 cargo test -p weir-control --test scripts` writes what comes out into the scripts.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -238,7 +238,7 @@ impl Core {
         if self.publisher.is_connected() {
             self.wait(WaiterKind::Detach(answer));
         } else {
-            // A pod must be removable while the dataplane is down; it learns of it by the full state.
+            // A pod must be removable while the dataplane is down; the full state tells it.
             let _ = answer.send(Ok(DetachEndpointReply { existed }));
         }
     }
@@ -272,8 +272,8 @@ impl Core {
         }
     }
 
-    /// Sends what there is to send. Before the source's first batch nothing is sent at all: a full state
-    /// without services would withdraw them.
+    /// Sends what there is to send. Before the source's first batch nothing is sent at all: a full
+    /// state without services would withdraw them.
     fn flush(&mut self) {
         self.publisher.record(self.desired.recompute());
         if self.is_synced

@@ -45,7 +45,7 @@ pub struct AgentConfig {
 /// Runs the agent until `shutdown` is done.
 ///
 /// # Errors
-/// It cannot start: manifests, sockets, endpoint store. Once it runs, nothing ends it but `shutdown`.
+/// It cannot start: manifests, sockets, endpoint store. Once it runs, only `shutdown` ends it.
 pub async fn run_agent(
     config: AgentConfig,
     shutdown: impl Future<Output = ()>,

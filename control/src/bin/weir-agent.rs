@@ -1,15 +1,20 @@
 //! The agent of one node; see `weir_control::agent`.
 #![forbid(unsafe_code)]
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_control::agent::run_agent;
-use weir_control::cli::{AgentCommand, init_logging};
+use weir_control::cli::{AgentCommand, exit_code, init_logging};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     init_logging();
-    let config = AgentCommand::parse().into_config()?;
+    exit_code(run(AgentCommand::parse()).await)
+}
+
+async fn run(command: AgentCommand) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let shutdown = async move {
@@ -18,5 +23,5 @@ async fn main() -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    run_agent(config, shutdown).await
+    run_agent(command.into_config()?, shutdown).await
 }

@@ -9,6 +9,7 @@ mod up;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use weir_api::paths::{Paths, RUN_DIR};
@@ -107,6 +108,18 @@ pub enum EndpointCommand {
     },
     /// List the attached pods.
     List,
+}
+
+/// Prints an error as people read it: its message, without a backtrace.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs what was typed.

@@ -43,8 +43,8 @@ impl Object {
     }
 }
 
-/// A Service that this proxy serves. One without addresses (headless, `ExternalName`, another proxy's)
-/// exists too, so that its slices are not orphans.
+/// A Service. One without addresses for this proxy (headless, `ExternalName`, another proxy's)
+/// exists too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// `namespace/name`.
@@ -165,8 +165,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
 }
 
-/// What an endpoint in this condition takes: the first match of Kubernetes' conditions (EndpointSlice
-/// API, KEP-1669).
+/// What an endpoint in this condition takes: the first match of Kubernetes' conditions
+/// (EndpointSlice API, KEP-1669).
 #[must_use]
 pub fn backend_state(is_ready: bool, is_serving: bool, is_terminating: bool) -> BackendState {
     if is_ready {

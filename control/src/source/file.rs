@@ -49,8 +49,8 @@ pub enum FileError {
     },
 }
 
-/// Reads `directory` and then watches it from a thread of its own, until the receiver is dropped. The
-/// first batch is the full content.
+/// Reads `directory` and then watches it from a thread of its own, until the receiver is dropped.
+/// The first batch is the full content.
 ///
 /// # Errors
 /// The directory cannot be read or watched.
@@ -212,8 +212,8 @@ impl Directory {
     }
 }
 
-/// Lists `*.yaml`, `*.yml` and `*.json` below `folder`. Hidden entries are left out: editors' files, and
-/// the `..data` folders of mounted ConfigMaps, whose files are linked beside them.
+/// Lists `*.yaml`, `*.yml` and `*.json` below `folder`. Hidden entries are left out: editors'
+/// files, and the `..data` folders of mounted ConfigMaps, whose files are linked beside them.
 fn list_manifests(
     folder: &Path,
     depth: usize,

@@ -90,8 +90,8 @@ impl Reader<'_> {
         };
         if !is_name(name) || !(is_name(namespace) || kind == Kind::Node) {
             let reason = format!(
-                "{} {namespace:?}/{name:?}: metadata.name and metadata.namespace must be lower-case \
-                 letters, digits, '-' and '.'",
+                "{} {namespace:?}/{name:?}: metadata.name and metadata.namespace must be \
+                 lower-case letters, digits, '-' and '.'",
                 kind.as_str()
             );
             return self.report_broken(line, reason);

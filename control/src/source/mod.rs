@@ -1,14 +1,18 @@
 //! Where objects come from. A source sends [`Batch`]es; the first carries everything that it has.
 //!
 //! - [`file`]: a directory of YAML, watched. It reads text by [`manifest`] over [`yaml`].
-//! - [`kubernetes`]: Kubernetes objects to the model, with every check; shared by all sources.
+//! - [`kubernetes`]: Kubernetes objects to the model, with every check; shared by all sources. Its
+//!   parts: [`fields`], services, slices, pods.
 //!
 //! Tests are a source too: anything that sends batches is one.
 
+pub mod fields;
 pub mod file;
 pub mod kubernetes;
 pub mod manifest;
 mod pods;
+mod services;
+mod slices;
 mod store;
 pub mod yaml;
 
@@ -16,8 +20,8 @@ pub use store::ManifestStore;
 
 use crate::model::{Object, ObjectKey, Problem};
 
-/// A change of what a source offers. The first batch of a source is its full content; nothing may be
-/// withdrawn from a dataplane before it has arrived.
+/// A change of what a source offers. The first batch of a source is its full content; nothing may
+/// be withdrawn from a dataplane before it has arrived.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// New and changed objects.

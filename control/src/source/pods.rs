@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::kubernetes::{Findings, read_address, read_port, read_protocol};
+use super::fields::{Findings, read_address, read_port, read_protocol};
 use crate::model::{ContainerPort, Name, Origin, Pod};
 
 pub(super) fn convert_pod(

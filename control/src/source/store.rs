@@ -24,8 +24,9 @@ pub struct ManifestStore {
 impl ManifestStore {
     /// Takes the new text of a file, or why it cannot be read.
     ///
-    /// An object that the file defined before and now defines wrongly keeps its earlier version, and so
-    /// does everything that may be hidden in a broken part: saving half a file withdraws nothing.
+    /// An object that the file defined before and now defines wrongly keeps its earlier version,
+    /// and so does everything that may be hidden in a broken part: saving half a file withdraws
+    /// nothing.
     pub fn put_file(&mut self, path: &Path, text: Result<&str, String>) {
         let path = Arc::new(path.to_owned());
         let mut new = match text {
@@ -139,10 +140,15 @@ fn keep_earlier(old: &Manifest, new: &mut Manifest) {
         let is_refusal = problem.severity == Severity::Refused;
         if is_refusal && names.contains(&problem.object) {
             problem.reason += "; the version before stays";
-        } else if is_refusal && new.is_broken && !problem.object.contains(' ') {
+        } else if is_refusal && new.is_broken && is_about_text(problem) {
             problem.reason += &format!("; staying as before: {}", list_some(&kept));
         }
     }
+}
+
+/// Not about an object that could be identified.
+fn is_about_text(problem: &Problem) -> bool {
+    problem.object.is_empty() || problem.location.is_none()
 }
 
 fn list_some(names: &[String]) -> String {

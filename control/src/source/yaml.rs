@@ -86,7 +86,7 @@ impl Document<'_> {
             let message = serde_saphyr::UserMessageFormatter.format_message(&error);
             SyntaxError {
                 line: self.lines_before + line.max(1),
-                reason: message.escape_debug().to_string(),
+                reason: message.replace(char::is_control, " "),
             }
         })
     }
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn documents_keep_their_lines() {
-        let text = "# top\n---\na: 1\n--- # second\nb: |\n  --- not a marker\n...\n%YAML 1.2\n---\n\n\
-                    c: [1,\n---\n--- {d: 2}\n---x: 1\n";
+        let text = "# top\n---\na: 1\n--- # second\nb: |\n  --- not a marker\n...\n%YAML 1.2\n---\n\
+                    \nc: [1,\n---\n--- {d: 2}\n---x: 1\n";
         let documents = split_documents(text);
         let lines: Vec<usize> = documents.iter().map(|it| it.first_line).collect();
         assert_eq!(lines, [3, 5, 11, 13]);
@@ -233,8 +233,8 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_path() {
-        let text = "---\nspec:\n  ports:\n  - name: http\n    port: 80\n  - {name: x,\n     port: 81}\n\
-                    status: &s\n  a: b\nother: *s\n";
+        let text = "---\nspec:\n  ports:\n  - name: http\n    port: 80\n  - {name: x,\n     port: \
+                    81}\nstatus: &s\n  a: b\nother: *s\n";
         let fields = split_documents(text)[0].locate_fields();
         assert_eq!(fields.find("spec.ports[0].port"), 5);
         assert_eq!(fields.find("spec.ports[1].port"), 7);

@@ -3,61 +3,19 @@
 //! The result depends on the objects only, never on the order in which they came: applying changes
 //! one by one gives what computing from scratch gives.
 
+mod key;
+mod problems;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use weir_api::convert::address_bytes;
-use weir_api::v1::{
-    BackendSet, Endpoint, Frontend, FrontendKey, NodeConfig, Object, ObjectRef, Prefix, Protocol,
-    object, object_ref,
-};
+use weir_api::v1::{BackendSet, Endpoint, Frontend, NodeConfig, Object, Prefix, object};
+
+pub use key::{Changes, DesiredKey};
 
 use crate::compile::{Compiled, FrontendId, Inputs, compile_service};
-use crate::model::{self, Kind, Name, Node, ObjectKey, Pod, Problem, Service, Severity};
-
-/// Name of a state object; the order is the one in which they are sent.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DesiredKey {
-    /// The node's configuration.
-    Node,
-    /// An attached pod.
-    Endpoint(String),
-    /// Backends of a service's port.
-    BackendSet(String),
-    /// An address and port of a service.
-    Frontend(SocketAddr, Protocol),
-}
-
-impl DesiredKey {
-    /// As the state protocol names it.
-    #[must_use]
-    pub fn reference(&self) -> ObjectRef {
-        ObjectRef::from(match self {
-            Self::Node => object_ref::Kind::Node(true),
-            Self::Endpoint(name) => object_ref::Kind::Endpoint(name.clone()),
-            Self::BackendSet(name) => object_ref::Kind::BackendSet(name.clone()),
-            Self::Frontend(address, protocol) => {
-                object_ref::Kind::Frontend(FrontendKey::new(*address, *protocol))
-            }
-        })
-    }
-
-    /// The key of a reference; `None` where it is malformed.
-    #[must_use]
-    pub fn parse(reference: &ObjectRef) -> Option<Self> {
-        Some(match reference.kind.as_ref()? {
-            object_ref::Kind::Node(_) => Self::Node,
-            object_ref::Kind::Endpoint(name) => Self::Endpoint(name.clone()),
-            object_ref::Kind::BackendSet(name) => Self::BackendSet(name.clone()),
-            object_ref::Kind::Frontend(key) => {
-                Self::Frontend(key.socket_address().ok()?, key.protocol())
-            }
-        })
-    }
-}
-
-/// Objects that are new or differ (`Some`) or are gone (`None`).
-pub type Changes = BTreeMap<DesiredKey, Option<Object>>;
+use crate::model::{self, Kind, Name, Node, ObjectKey, Pod, Service};
 
 /// What is known of this node without asking the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -187,7 +145,8 @@ impl Desired {
         self.delete(DesiredKey::Endpoint(name.to_owned()));
     }
 
-    /// Computes again what depends on changed objects, and returns what differs since the last call.
+    /// Computes again what depends on changed objects, and returns what differs since the last
+    /// call.
     pub fn recompute(&mut self) -> Changes {
         if std::mem::take(&mut self.is_node_dirty) {
             let node = self.compile_node();
@@ -241,18 +200,6 @@ impl Desired {
             Kind::Pod => self.pods.len(),
             Kind::Node => self.nodes.len(),
         }
-    }
-
-    /// What is wrong across objects; what is wrong within one is the source's to report.
-    #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
-        let within = self.with_problems.iter().filter_map(|name| self.compiled.get(name));
-        let mut problems: Vec<Problem> =
-            within.flat_map(|compiled| compiled.problems.iter().cloned()).collect();
-        problems.extend(self.contested.iter().flat_map(|id| self.explain_contest(id)));
-        problems.extend(self.explain_unknown_node());
-        problems.sort();
-        problems
     }
 
     fn mark_services_of_pod(&mut self, pod: &Pod) {
@@ -372,34 +319,6 @@ impl Desired {
         if self.objects.remove(&key).is_some() {
             self.changes.insert(key, None);
         }
-    }
-
-    fn explain_contest(&self, id: &FrontendId) -> Vec<Problem> {
-        let mut claims = self.claims.get(id).into_iter().flatten();
-        let Some(owner) = claims.next() else { return Vec::new() };
-        let locate = |claim: &Claim| self.services.get(&claim.service)?.origin.clone();
-        let at = locate(owner).map(|it| format!(" ({it})")).unwrap_or_default();
-        let key = FrontendKey::new(id.0, id.1);
-        let explain = |claim: &Claim| Problem {
-            location: locate(claim),
-            object: format!("Service {}", claim.service),
-            reason: format!("{key} belongs to Service {}{at}: give it another", owner.service),
-            severity: Severity::Refused,
-        };
-        claims.map(explain).collect()
-    }
-
-    fn explain_unknown_node(&self) -> Option<Problem> {
-        let name = &self.settings.name;
-        let is_known = self.nodes.contains_key(&Name::new("", name));
-        (!is_known && self.settings.addresses.is_empty()).then(|| Problem {
-            location: None,
-            object: format!("Node {name}"),
-            reason:
-                "no such Node object and no --node-address: this node's own addresses are unknown"
-                    .into(),
-            severity: Severity::Ignored,
-        })
     }
 }
 

@@ -1,0 +1,274 @@
+//! The real binaries: `weir-agent`, `weir`, and `weir up` with a stand-in for the dataplane.
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use common::{FakeDataplane, dataplane_socket, service};
+use rustix::process::{Pid, Signal, kill_process};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_weir-agent");
+const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+
+/// A process with its stderr by line; stopped when dropped.
+struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// The next line that contains this text.
+    fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(20)) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("never logged {text:?}, but:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    fn terminate(&mut self) -> std::process::ExitStatus {
+        signal(self.child.id(), Signal::TERM);
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // So that `weir up` can stop its children; it kills them itself if they linger.
+        if self.child.try_wait().unwrap().is_none() {
+            self.terminate();
+        }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// The number after `pid ` in a line of the log.
+fn pid_in(line: &str) -> u32 {
+    let digits: String =
+        line.split("pid ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+fn weir(folder: &Path, arguments: &[&str]) -> Output {
+    let run_dir = format!("--run-dir={}", folder.display());
+    Command::new(WEIR).arg(run_dir).args(arguments).output().unwrap()
+}
+
+fn weir_json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
+    let output = weir(folder, &[arguments, &["-o", "json"]].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn agent_command(folder: &Path) -> Command {
+    let mut command = Command::new(AGENT);
+    command
+        .arg(format!("--run-dir={}", folder.display()))
+        .arg(format!("--state-dir={}", folder.join("state").display()))
+        .arg(format!("--manifests={}", folder.join("manifests").display()))
+        .arg("--node=n1");
+    command
+}
+
+fn make_manifests(folder: &Path) -> PathBuf {
+    let manifests = folder.join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let bad = service("bad", "10.96.0.9", 80).replace("port: 80", "port: 80000");
+    std::fs::write(manifests.join("web.yaml"), service("web", "10.96.0.1", 80) + &bad).unwrap();
+    manifests
+}
+
+fn http_get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A port that is free now.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn an_agent_serves_its_command_line_and_its_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let manifests = make_manifests(folder);
+    let address = free_address();
+    let mut agent =
+        Process::start(agent_command(folder).arg(format!("--metrics-address={address}")));
+    agent.wait_for("manifests read: 1 services");
+    let problem = agent.wait_for("Service default/bad");
+    assert!(
+        problem.contains("web.yaml:9: Service default/bad: refused: spec.ports[0].port: 80000")
+    );
+
+    // Without a dataplane the agent answers, and says so.
+    let output = weir(folder, &["status"]);
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.contains("dataplane.sock: no such socket: is weir-dataplane running"),
+        "{errors}"
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("not connected, revision 0 sent, 0 acknowledged"), "{text}");
+
+    let fake = FakeDataplane::new();
+    let _server = fake.serve(&dataplane_socket(folder));
+    agent.wait_for("the dataplane runs revision 1");
+    let attach = ["endpoint", "attach", "default/a", "--interface=lo", "--mac=02:00:00:00:00:01"];
+    let output = weir(folder, &[&attach[..], &["--address=10.0.0.1"]].concat());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "default/a: attached, in revision 2\n");
+    let list = weir_json(folder, &["endpoint", "list"]);
+    assert_eq!(list[0]["state"], "ready");
+    assert_eq!(list[0]["ifindex"], 1);
+    let output = weir(folder, &[&attach[..], &["--address=127.0.0.1"]].concat());
+    let refused = String::from_utf8(output.stderr).unwrap();
+    assert!(refused.contains("endpoint default/a: 127.0.0.1 is a loopback address"), "{refused}");
+
+    std::fs::write(manifests.join("more.yaml"), service("more", "10.96.0.2", 53)).unwrap();
+    agent.wait_for("manifests changed: 1 objects");
+    let services = weir_json(folder, &["service", "list"]);
+    assert_eq!(services[1]["frontend"], "10.96.0.2:53/TCP");
+    assert_eq!(services[1]["type"], "ClusterIP");
+    let table = String::from_utf8(weir(folder, &["service", "list"]).stdout).unwrap();
+    assert!(table.starts_with("SERVICE       TYPE       FRONTEND"), "{table}");
+
+    let metrics = http_get(&address, "/metrics");
+    assert!(metrics.contains("weir_agent_objects{kind=\"Service\"} 2"), "{metrics}");
+    assert!(metrics.contains("weir_agent_problems{severity=\"refused\"} 1"), "{metrics}");
+    assert!(metrics.trim_end().ends_with("# EOF"), "{metrics}");
+    assert!(http_get(&address, "/healthz").ends_with("\r\n\r\nok\n"));
+    assert!(http_get(&address, "/").starts_with("HTTP/1.1 404"));
+    assert!(agent.terminate().success());
+
+    let output = weir(folder, &["service", "list"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("agent.sock: nobody answers: weir-agent has stopped"), "{errors}");
+    // The endpoint is known to the next agent, which replaces the socket.
+    let mut next = Process::start(&mut agent_command(folder));
+    next.wait_for("the dataplane runs revision 1");
+    assert_eq!(weir_json(folder, &["endpoint", "list"])[0]["name"], "default/a");
+    // A second one at the same place does not start.
+    let output = agent_command(folder).output().unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("agent.sock: another process serves this socket"), "{errors}");
+}
+
+/// The binaries beside each other, with a shell script as the dataplane.
+fn install(folder: &Path, dataplane: &str) -> PathBuf {
+    let bin = folder.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::copy(WEIR, bin.join("weir")).unwrap();
+    std::fs::copy(AGENT, bin.join("weir-agent")).unwrap();
+    let script = bin.join("weir-dataplane");
+    std::fs::write(&script, dataplane).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bin.join("weir")
+}
+
+fn up_command(weir: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(weir);
+    command
+        .args(["up", "--node=n1", "--workers=2", "--uplink=up0", "--uplink=up1"])
+        .arg(format!("--run-dir={}", folder.display()))
+        .arg(format!("--state-dir={}", folder.join("state").display()))
+        .arg(format!("--manifests={}", folder.join("manifests").display()));
+    command
+}
+
+#[test]
+fn up_starts_both_restarts_what_fails_and_stops_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    make_manifests(folder);
+    let script = "#!/bin/sh\necho \"flags: $*\" >&2\ntrap 'exit 0' TERM\n\
+                  while :; do sleep 0.05; done\n";
+    let weir = install(folder, script);
+    let mut up = Process::start(&mut up_command(&weir, folder));
+    // Their lines come in any order.
+    let mut pids = std::collections::BTreeMap::new();
+    while pids.len() < 2 {
+        let line = up.wait_for(": started, pid ");
+        let name = if line.contains("weir-agent") { "agent" } else { "dataplane" };
+        pids.insert(name, pid_in(&line));
+    }
+    if !up.seen.iter().any(|line| line.contains("manifests read")) {
+        up.wait_for("manifests read");
+    }
+    let flags = up.seen.iter().find(|line| line.starts_with("flags: ")).expect("it has started");
+    assert!(flags.contains("--workers=2 --uplink=up0 --uplink=up1"), "{flags}");
+    assert!(flags.contains("--failure-mode=auto"), "{flags}");
+
+    // A failure within the first second would end all: these are past it.
+    std::thread::sleep(Duration::from_millis(1200));
+    signal(pids["agent"], Signal::KILL);
+    let line = up.wait_for("weir-agent (pid");
+    assert!(line.contains("killed by signal 9; starting it again in 200ms"), "{line}");
+    assert!(line.contains("meanwhile the dataplane keeps forwarding"), "{line}");
+    up.wait_for("weir-agent: started, pid ");
+    signal(pids["dataplane"], Signal::KILL);
+    up.wait_for("weir-dataplane (pid");
+    up.wait_for("weir-dataplane: started, pid ");
+    up.wait_for("flags: ");
+
+    assert!(up.terminate().success());
+    up.wait_for("asked to stop");
+    up.wait_for("weir-agent: stopped: exit, without an error");
+    up.wait_for("weir-dataplane: stopped: exit, without an error");
+}
+
+#[test]
+fn up_gives_up_where_a_process_cannot_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    make_manifests(folder);
+    let weir = install(folder, "#!/bin/sh\necho 'no such device up0' >&2\nexit 3\n");
+    let output = up_command(&weir, folder).output().unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("no such device up0"), "{errors}");
+    assert!(errors.contains("error: weir-dataplane did not start: exit code 3"), "{errors}");
+    assert!(errors.contains("weir-agent: stopped"), "the agent is not left behind: {errors}");
+
+    std::fs::remove_dir_all(folder.join("manifests")).unwrap();
+    let output = up_command(&weir, folder).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("manifests: cannot read"), "{errors}");
+}
