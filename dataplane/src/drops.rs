@@ -46,6 +46,7 @@ drops! {
     ProtocolUnsupported, "protocol_unsupported", "a service does not answer this protocol";
     ReplyRateLimited, "reply_rate_limited", "answered too many refused packets in this turn";
     SourceSpoofed, "source_spoofed", "a pod sent from an address or MAC that is not its own";
+    Stale, "stale", "waited in a ring while its worker did not run";
     TooBig, "too_big", "larger than the MTU of where it should leave";
     TtlExpired, "ttl_expired", "the hop limit reached zero here";
     ReverseCollision, "reverse_collision", "another live flow has the same reply tuple";

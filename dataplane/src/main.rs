@@ -131,8 +131,7 @@ async fn serve(node: &mut Node, options: &NodeOptions, paths: &Paths) -> Result<
     let now_known = kernel.watch().current();
     let state_path = paths.accepted_state();
     let mut controller = Controller::new(options.workers, shared, Some(kernel), state_path);
-    controller.set_network(&now_known);
-    controller.restore().await;
+    controller.start(&now_known).await;
     let serving = async {
         let result = answer(node, options, paths, &commands, news).await;
         commands.send(Command::Stop).await?;

@@ -38,6 +38,9 @@ pub struct UpArgs {
     /// Folder in bpffs for what outlives the dataplane.
     #[arg(long, value_name = "DIR")]
     pub pin_dir: Option<PathBuf>,
+    /// Further flags for weir-dataplane, behind `--`, e.g. `-- --no-pinning`.
+    #[arg(last = true, value_name = "DATAPLANE FLAG")]
+    pub more_flags: Vec<String>,
 }
 
 /// Failure mode, as typed.
@@ -124,6 +127,7 @@ fn dataplane_flags(args: &UpArgs, run_dir: &Path) -> Vec<String> {
         SocketAddr::new(it.ip(), port)
     });
     flags.extend(next_port.iter().map(|it| format!("--metrics-address={it}")));
+    flags.extend(args.more_flags.iter().cloned());
     flags
 }
 
@@ -143,10 +147,11 @@ struct Program {
     grace: Duration,
 }
 
-const RESTART_MIN: Duration = Duration::from_millis(200);
+/// Short: pods' packets are held back for a second after the last heartbeat, and no longer.
+const RESTART_MIN: Duration = Duration::from_millis(10);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A process that ran this long starts again without delay.
-const STABLE: Duration = Duration::from_secs(30);
+const STABLE: Duration = Duration::from_secs(5);
 /// A first start that fails within this time is a mistake in the flags or the host: give up.
 const FIRST_START: Duration = Duration::from_secs(1);
 

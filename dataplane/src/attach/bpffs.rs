@@ -74,8 +74,8 @@ pub fn clear(pin_dir: &Path) -> Result<(), AttachError> {
     fs::remove_dir(pin_dir).map_err(error(pin_dir, "removing the directory"))
 }
 
-/// The directories of pins in `pin_dir`, of any version; the kernel has files of its own in the root
-/// of a bpffs.
+/// The directories of pins in `pin_dir`, of any version; the kernel has files of its own in the
+/// root of a bpffs.
 fn our_dirs(pin_dir: &Path) -> Result<Vec<PathBuf>, AttachError> {
     let is_ours = |dir: &PathBuf| {
         let name = dir.file_name().and_then(|name| name.to_str());

@@ -1,8 +1,8 @@
 //! weir's eBPF programs on this node's interfaces: loading, attaching, replacing, and their maps.
 //!
-//! Maps and links are pinned in a bpffs, so that all of it outlives the process: a new process finds
-//! the maps as they are and replaces the programs behind the links at once, without a packet seeing
-//! neither. Everything acts in the network namespace of the calling thread.
+//! Maps and links are pinned in a bpffs, so that all of it outlives the process: a new process
+//! finds the maps as they are and replaces the programs behind the links at once, without a packet
+//! that sees none. Everything acts in the network namespace of the calling thread.
 //!
 //! ```text
 //! <pin directory>/maps_v1/XSKS ...                 by LAYOUT_VERSION of the contract
@@ -50,8 +50,9 @@ pub enum PortKind {
 
 impl Programs {
     /// Loads the programs with the maps pinned under `pin_dir`, which are made with
-    /// `Settings::DEFAULT` if they are not there; a bpffs is mounted if `pin_dir` is not in one. Links whose interface is gone are
-    /// removed. Needs CAP_BPF and CAP_NET_ADMIN, and CAP_SYS_ADMIN for the mount.
+    /// `Settings::DEFAULT` if they are not there; a bpffs is mounted if `pin_dir` is not in one.
+    /// Links whose interface is gone are removed. Needs CAP_BPF and CAP_NET_ADMIN, and
+    /// CAP_SYS_ADMIN for the mount.
     pub fn open(pin_dir: &Path) -> Result<Self, AttachError> {
         Self::open_with_hook(pin_dir, TcHook::of_this_kernel())
     }

@@ -1,8 +1,8 @@
-//! Wraps any device and makes its wire bad: packets are lost, doubled, reordered and corrupted, as a
-//! seed decides. The same seed and the same calls give the same history.
+//! Wraps any device and makes its wire bad: packets are lost, doubled, reordered and corrupted, as
+//! a seed decides. The same seed and the same calls give the same history.
 //!
-//! No frame is ever lost: a lost *packet's* frame goes to the pool, a doubled one takes a free frame,
-//! and a held one is released after at most [`Faults::hold_max`] later packets or flushes.
+//! No frame is ever lost: a lost *packet's* frame goes to the pool, a doubled one takes a free
+//! frame, and a held one is released after at most [`Faults::hold_max`] later packets or flushes.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -192,7 +192,9 @@ impl<D: Device> Device for Faulty<D> {
 impl<M: Copy> Direction<M> {
     fn new(faults: Faults, seed: u64) -> Self {
         let rng = SmallRng::seed_from_u64(seed);
-        Direction { faults, rng, held: Vec::new(), tick: 0, counters: FaultCounters::default() }
+        // At most one packet is held per tick, and none for longer than this many.
+        let held = Vec::with_capacity(faults.hold_max as usize);
+        Direction { faults, rng, held, tick: 0, counters: FaultCounters::default() }
     }
 
     /// Lets one packet through the wire, with whatever befalls it on the way, and the held packets
@@ -289,8 +291,7 @@ mod tests {
         Faults { loss: 0.1, duplicate: 0.1, reorder: 0.2, corrupt: 0.2, hold_max: 30 };
 
     fn wire(rx: Faults, tx: Faults, seed: u64) -> (Faulty<MemoryDevice>, MemoryLink) {
-        let (device, link) =
-            MemoryDevice::linked(Ports::Except(vec![]), RxMeta::default(), 10_000);
+        let (device, link) = MemoryDevice::linked(Ports::Except(vec![]), RxMeta::default(), 10_000);
         (Faulty::new(device, rx, tx, seed), link)
     }
 

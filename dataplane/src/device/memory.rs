@@ -1,10 +1,10 @@
 //! A device without a kernel: packets come from a queue or from a fixed list, and go to a queue or
 //! nowhere. For tests, fuzzing, simulation and benches.
 //!
-//! - [`MemoryDevice::linked`]: the other side is a [`MemoryLink`], which puts packets in and takes out
-//!   what was sent. Bounded; what does not fit is counted.
-//! - [`MemoryDevice::looping`]: the same packets come again and again, and what is sent goes straight
-//!   back to the pool. Nothing is allocated after construction.
+//! - [`MemoryDevice::linked`]: the other side is a [`MemoryLink`], which puts packets in and takes
+//!   out what was sent. Bounded; what does not fit is counted.
+//! - [`MemoryDevice::looping`]: the same packets come again and again, and what is sent goes
+//!   straight back to the pool. Nothing is allocated after construction.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;

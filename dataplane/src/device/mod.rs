@@ -6,13 +6,13 @@
 //!
 //! | device | what it is | used by |
 //! |---|---|---|
-//! | [`memory::MemoryDevice`] | two queues of packets | pipeline tests, fuzzing, simulation, benches |
+//! | [`memory::MemoryDevice`] | packets from a queue or a list | tests, fuzzing, simulation |
 //! | [`pcap::PcapDevice`] | one capture in, another out | replay, regressions |
-//! | [`faulty::Faulty`] | a wrapper that loses, doubles, reorders and corrupts, from a seed | robustness |
+//! | [`faulty::Faulty`] | wraps a device: loss, doubling, reordering, corruption | robustness |
 //! | [`xsk::XskDevice`] | an AF_XDP socket on a NIC queue or a trunk | production |
 //!
-//! The worker calls, in each turn: `recv` on each device, `send` for each packet that leaves, and one
-//! `flush` per device. None of them blocks or allocates.
+//! The worker calls, in each turn: `recv` on each device, `send` for each packet that leaves, and
+//! one `flush` per device. None of them blocks or allocates.
 
 use std::os::fd::BorrowedFd;
 
@@ -94,8 +94,8 @@ pub trait Device {
     /// send it: a port it does not carry, less than an Ethernet header, memory of another region.
     fn send(&mut self, port: PortId, frame: Frame) -> Result<(), Frame>;
 
-    /// Publishes what `send` queued, wakes the wire, brings finished frames home to `pool`, and lends
-    /// free frames to the receiving side.
+    /// Publishes what `send` queued, wakes the wire, brings finished frames home to `pool`, and
+    /// lends free frames to the receiving side.
     fn flush(&mut self, pool: &mut Pool);
 
     /// What a sleeping worker polls for input; `None` for a device without a kernel. Only to poll:

@@ -1,7 +1,8 @@
 //! A capture file as a device: what it holds is received, and what is sent is written to another.
 //!
 //! Packets arrive when the clock says so. A replay moves a [`VirtualClock`] from packet to packet
-//! with [`PcapDevice::advance`], as fast as it likes, and sees the timing of the capture all the same:
+//! with [`PcapDevice::advance`], as fast as it likes, and sees the timing of the capture all the
+//! same:
 //!
 //! ```text
 //! while device.advance() { worker.turn() }
@@ -61,8 +62,8 @@ pub struct PcapDevice<R: Read, W: Write> {
 }
 
 impl<R: Read, W: Write> PcapDevice<R, W> {
-    /// Replays `reader` as packets that come in by `source`, starting now on `clock`, and writes what
-    /// is sent to any of `ports` to `writer`.
+    /// Replays `reader` as packets that come in by `source`, starting now on `clock`, and writes
+    /// what is sent to any of `ports` to `writer`.
     ///
     /// # Errors
     /// If the input is not a pcap file of Ethernet packets, or the output cannot be written.
@@ -152,7 +153,9 @@ impl<R: Read, W: Write> Device for PcapDevice<R, W> {
     fn recv(&mut self, batch: &mut Batch, pool: &mut Pool) {
         let now = self.clock.now();
         while batch.room() > 0 {
-            let Some((_, packet)) = self.next.as_ref().filter(|(due, _)| *due <= now) else { break };
+            let Some((_, packet)) = self.next.as_ref().filter(|(due, _)| *due <= now) else {
+                break;
+            };
             let Some(mut frame) = pool.take() else { break };
             // A packet that the capture cut short was never on a wire like that.
             let whole = packet.data.len() == packet.orig_len as usize;
@@ -221,7 +224,10 @@ mod tests {
         writer.into_writer()
     }
 
-    fn replay(file: &[u8], clock: VirtualClock) -> Result<PcapDevice<&[u8], Vec<u8>>, PcapDeviceError> {
+    fn replay(
+        file: &[u8],
+        clock: VirtualClock,
+    ) -> Result<PcapDevice<&[u8], Vec<u8>>, PcapDeviceError> {
         let ports = Ports::Only(vec![PortId(3)]);
         PcapDevice::new(file, Vec::new(), PortId::UPLINK, RxMeta::default(), ports, clock)
     }

@@ -54,11 +54,7 @@ impl Umem {
     /// `base` points to `chunks * chunk_size` readable, writable, initialised bytes that stay mapped
     /// until the process ends and that are accessed only through the returned frames, or by the
     /// kernel between [`Frame::into_index`] and [`Umem::frame`].
-    pub unsafe fn from_raw(
-        base: NonNull<u8>,
-        chunks: u32,
-        chunk_size: u32,
-    ) -> (Umem, Vec<Frame>) {
+    pub unsafe fn from_raw(base: NonNull<u8>, chunks: u32, chunk_size: u32) -> (Umem, Vec<Frame>) {
         assert!(chunk_size.is_power_of_two() && (512..=32768).contains(&chunk_size));
         let umem = Umem { base, chunk_size, chunks };
         // SAFETY: each index is taken once, and the caller owns the region.

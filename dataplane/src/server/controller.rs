@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_api::v1::{self, Rejection, Update};
-use weir_tables::{Endpoint, NextHop, Object, ObjectRef, Tables, WorkerId};
+use weir_packet::Addr;
+use weir_tables::{Endpoint, NextHop, Object, ObjectRef, Prefix, Tables, WorkerId};
 
 use super::convert;
 use super::kernel::Kernel;
@@ -47,6 +48,9 @@ pub struct Controller {
     kernel: Option<Kernel>,
     state_path: PathBuf,
     is_dirty: bool,
+    /// What the host's routes into its port were last set to, and whether they may be outdated.
+    host_routes: BTreeSet<Prefix>,
+    is_routing_dirty: bool,
 }
 
 impl Controller {
@@ -59,11 +63,30 @@ impl Controller {
     ) -> Controller {
         let tables = Tables::new(workers);
         let accepted = BTreeMap::new();
-        Controller { tables, accepted, shared, kernel, state_path, is_dirty: false }
+        let host_routes = BTreeSet::new();
+        Controller {
+            tables,
+            accepted,
+            shared,
+            kernel,
+            state_path,
+            is_dirty: false,
+            host_routes,
+            is_routing_dirty: true,
+        }
     }
 
-    /// Takes the state of the last process from disk.
-    pub async fn restore(&mut self) {
+    /// Publishes the first snapshot: the kernel's network together with the state that the last process
+    /// left on disk. Together, because a flow that meets a snapshot without its pod is forgotten.
+    pub async fn start(&mut self, network: &KernelState) {
+        if let Some(kernel) = &self.kernel {
+            self.tables.set_network(kernel.network(network));
+        }
+        self.restore().await;
+        self.publish();
+    }
+
+    async fn restore(&mut self) {
         match state_file::load(&self.state_path) {
             Ok(Some(update)) => {
                 let revision = update.revision;
@@ -127,6 +150,7 @@ impl Controller {
         if update.resync {
             self.prune_kernel();
         }
+        self.route_host().await;
         self.is_dirty = true;
         self.shared.rejections.fetch_add(rejected.len() as u64, Ordering::Relaxed);
         Applied { rejected, snapshot_revision: self.publish() }
@@ -174,6 +198,7 @@ impl Controller {
         }
         let before = self.accepted.get(&name).cloned();
         self.tables.upsert(object).map_err(|error| refuse(error.to_string()))?;
+        self.is_routing_dirty |= matches!(name, ObjectRef::Frontend(_) | ObjectRef::Node);
         if let Err(reason) = self.program(&name, before.as_ref()).await {
             // Nothing half-applied: what the kernel does not carry is not in the tables either.
             self.tables.delete(&name);
@@ -188,6 +213,7 @@ impl Controller {
         let endpoint = self.endpoint(name);
         self.tables.delete(name);
         self.accepted.remove(name);
+        self.is_routing_dirty |= matches!(name, ObjectRef::Frontend(_) | ObjectRef::Node);
         let Some(kernel) = &mut self.kernel else { return };
         let result = match name {
             ObjectRef::Endpoint(_) => match &endpoint {
@@ -197,8 +223,7 @@ impl Controller {
             ObjectRef::Frontend(key) if !self.tables.is_service_addr(&key.addr) => {
                 kernel.set_service_address(key.addr, false)
             }
-            ObjectRef::Node => kernel.set_service_ranges(&[]).await,
-            ObjectRef::Frontend(_) | ObjectRef::BackendSet(_) => Ok(()),
+            ObjectRef::Frontend(_) | ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
         };
         if let Err(error) = result {
             tracing::warn!(%error, object = %name, "removed from the tables, not from the kernel");
@@ -222,10 +247,32 @@ impl Controller {
                 kernel.add_endpoint(&endpoint, worker).await
             }
             ObjectRef::Frontend(key) => kernel.set_service_address(key.addr, true),
-            ObjectRef::Node => kernel.set_service_ranges(&self.tables.node().service_ranges).await,
-            ObjectRef::BackendSet(_) => Ok(()),
+            ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
         };
         result.map_err(|error| error.to_string())
+    }
+
+    /// Routes the host's traffic to services into its port: the node's service ranges, and every
+    /// service address outside of them (those of load balancers).
+    async fn route_host(&mut self) {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.is_routing_dirty) else { return };
+        self.is_routing_dirty = false;
+        let ranges = &self.tables.node().service_ranges;
+        let is_outside = |addr: &Addr| !ranges.iter().any(|range| range.contains(addr));
+        let outside = self.tables.service_addrs().filter(|addr| is_outside(addr));
+        let routes: BTreeSet<Prefix> =
+            ranges.iter().copied().chain(outside.map(Prefix::of_addr)).collect();
+        if routes == self.host_routes {
+            return;
+        }
+        let list: Vec<Prefix> = routes.iter().copied().collect();
+        match kernel.set_service_ranges(&list).await {
+            Ok(()) => self.host_routes = routes,
+            Err(error) => {
+                self.is_routing_dirty = true;
+                tracing::warn!(%error, "the host does not reach all services");
+            }
+        }
     }
 
     fn endpoint(&self, name: &ObjectRef) -> Option<(Endpoint, WorkerId)> {
@@ -238,7 +285,7 @@ impl Controller {
     fn prune_kernel(&mut self) {
         let tables = &self.tables;
         let Some(kernel) = &mut self.kernel else { return };
-        let keep_addr = |addr: &weir_packet::Addr| {
+        let keep_addr = |addr: &Addr| {
             tables.is_service_addr(addr) || tables.is_endpoint_addr(addr)
         };
         let keep_port = |port| tables.is_endpoint_port(port);

@@ -127,8 +127,15 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
         failure_mode: options.failure_mode,
     })?;
     let stop = Arc::new(AtomicBool::new(false));
-    let (threads, unresolved) = plan.spawn(sockets, options, &stop)?;
-    Ok(Node { kernel: Some(kernel), shared, doorbell: bell, unresolved, threads, stop })
+    let Threads { handles, unresolved } = plan.spawn(sockets, options, &stop)?;
+    Ok(Node {
+        kernel: Some(kernel),
+        shared,
+        doorbell: bell,
+        unresolved,
+        threads: handles,
+        stop,
+    })
 }
 
 struct UplinkQueues {
@@ -299,7 +306,7 @@ impl Plan {
         mut sockets: Vec<Socket>,
         options: &NodeOptions,
         stop: &Arc<AtomicBool>,
-    ) -> Result<(Vec<JoinHandle<()>>, Vec<rtrb::Consumer<NextHop>>)> {
+    ) -> Result<Threads> {
         let wakers: Vec<Waker> = self.sleepers.iter().map(|(_, waker)| waker.clone()).collect();
         let workers = self.pools.into_iter().zip(self.flows).zip(connect(&wakers));
         let cpus = core_affinity::get_core_ids().unwrap_or_default();
@@ -330,8 +337,14 @@ impl Plan {
             let cpu = options.pin_workers.then(|| cpus.get(id % cpus.len().max(1)).copied());
             threads.push(run_worker(parts, sleeper, pulse, cpu.flatten(), Arc::clone(stop))?);
         }
-        Ok((threads, unresolved))
+        Ok(Threads { handles: threads, unresolved })
     }
+}
+
+/// Running workers, and the rings by which they ask for next hops.
+struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    unresolved: Vec<rtrb::Consumer<NextHop>>,
 }
 
 /// What a worker tells the outside at each heartbeat.

@@ -30,6 +30,11 @@ pub use sleep::{Doorbell, FDS_MAX, Sleeper, Waker};
 
 /// Refused packets that are answered per turn; the rest are dropped silently.
 const ANSWERS_PER_TURN: u32 = 32;
+/// Batches of handed-over packets per turn, at most: devices wait meanwhile.
+const HANDOFF_BATCHES: usize = 4;
+/// A worker that did not run for longer than this was hung or stopped, and the kernel has gone by the
+/// failure mode: what still waits in its rings is too old to send.
+const STALE_NS: u64 = 1_000_000_000;
 /// Flow entries looked at per turn with packets, and per turn without.
 const SWEEP_BUSY: u32 = 16;
 const SWEEP_IDLE: u32 = 4096;
@@ -65,6 +70,7 @@ pub struct Worker<D> {
     batch: Batch,
     unresolved: Vec<NextHop>,
     last_heartbeat: Instant,
+    last_turn: Instant,
 }
 
 impl<D: Device> Worker<D> {
@@ -76,6 +82,7 @@ impl<D: Device> Worker<D> {
             batch: Batch::new(),
             unresolved: Vec::with_capacity(UNRESOLVED_MAX),
             last_heartbeat: Instant(0),
+            last_turn: Instant(0),
             parts,
         }
     }
@@ -112,7 +119,7 @@ impl<D: Device> Worker<D> {
             self.parts.counters.count_received(self.batch.len());
             moved += self.process(now);
         }
-        loop {
+        for _ in 0..HANDOFF_BATCHES {
             let taken = self.parts.handoff.take(&mut self.batch);
             self.parts.counters.count_handed_in(taken);
             if taken == 0 {
@@ -142,18 +149,41 @@ impl<D: Device> Worker<D> {
         mut heartbeat: impl FnMut(Instant, &[D]),
     ) {
         let mut idle_since = clock.now();
+        self.last_turn = idle_since;
         while !stop.load(Ordering::Relaxed) {
             let now = clock.now();
             if now.0.wrapping_sub(self.last_heartbeat.0) >= 10_000_000 {
                 heartbeat(now, &self.parts.devices);
                 self.last_heartbeat = now;
             }
+            if now.0 - self.last_turn.0 > STALE_NS {
+                self.discard_waiting();
+            }
+            self.last_turn = now;
             if self.turn(now) > 0 {
                 idle_since = now;
             } else if now.0 - idle_since.0 >= SPIN_MAX_NS {
                 self.sleep(sleeper);
             } else {
                 std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Drops and counts what waits in the devices' rings.
+    pub fn discard_waiting(&mut self) {
+        let parts = &mut self.parts;
+        for device in &mut parts.devices {
+            loop {
+                device.recv(&mut self.batch, &mut parts.pool);
+                parts.counters.count_received(self.batch.len());
+                if self.batch.is_empty() {
+                    break;
+                }
+                for packet in self.batch.drain() {
+                    parts.counters.count_drop(Drop::Stale);
+                    parts.pool.put(packet.frame);
+                }
             }
         }
     }

@@ -26,6 +26,11 @@ impl Prefix {
         Some(Prefix { addr: mask(addr, length), length })
     }
 
+    /// The range of one address alone.
+    pub fn of_addr(addr: Addr) -> Prefix {
+        Prefix { addr, length: 128 }
+    }
+
     /// The first address.
     pub fn addr(&self) -> Addr {
         self.addr

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use rpds::HashTrieMapSync;
 use weir_packet::Addr;
 
-use crate::adjacency::Adjacency;
+use crate::adjacency::{Adjacencies, Adjacency};
 use crate::backend_set::BackendSet;
 use crate::ids::{PortId, WorkerId};
 use crate::network::{NextHop, RouteTable, RouteTarget};
 use crate::rows::{Endpoint, Frontend, FrontendKey};
+use crate::tables::{ENDPOINTS_MAX, FRONTENDS_MAX};
 
 /// An endpoint as workers see it.
 #[derive(Debug)]
@@ -129,6 +130,15 @@ impl Snapshot {
     /// All pods, in no order, with their workers.
     pub fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, WorkerId)> {
         self.ports.values().map(|row| (&row.endpoint, row.worker))
+    }
+
+    /// How full each table is: name, rows, most rows.
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 3] {
+        [
+            ("frontends", self.frontends.size(), FRONTENDS_MAX),
+            ("endpoints", self.ports.size(), ENDPOINTS_MAX),
+            ("adjacencies", self.adjacencies.len(), Adjacencies::MAX),
+        ]
     }
 
     /// Number of backend sets.

@@ -14,9 +14,9 @@ use crate::rows::{Endpoint, Frontend, Object, ObjectRef};
 use crate::snapshot::{EndpointRow, Snapshot};
 
 /// Most frontends of a node.
-const FRONTENDS_MAX: usize = 1 << 20;
+pub(crate) const FRONTENDS_MAX: usize = 1 << 20;
 /// Most endpoints of a node: the size of the kernel's port table.
-const ENDPOINTS_MAX: usize = 4096;
+pub(crate) const ENDPOINTS_MAX: usize = 4096;
 
 /// Why an object is refused. The reason says what to do.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -112,9 +112,29 @@ impl Tables {
         &self.node
     }
 
-    /// All endpoints, by name.
-    pub fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, WorkerId)> {
-        self.endpoints.values().map(|row| (&row.endpoint, row.worker))
+    /// One endpoint, by name, with its worker.
+    pub fn endpoint(&self, name: &str) -> Option<(&Endpoint, WorkerId)> {
+        self.endpoints.get(name).map(|row| (&row.endpoint, row.worker))
+    }
+
+    /// All addresses that a frontend has, in no order.
+    pub fn service_addrs(&self) -> impl Iterator<Item = Addr> {
+        self.next.service_addrs.keys().copied()
+    }
+
+    /// Whether any frontend has the address.
+    pub fn is_service_addr(&self, addr: &Addr) -> bool {
+        self.next.service_addrs.contains_key(addr)
+    }
+
+    /// Whether an endpoint has the address.
+    pub fn is_endpoint_addr(&self, addr: &Addr) -> bool {
+        self.next.endpoints.contains_key(addr)
+    }
+
+    /// Whether an endpoint has the port.
+    pub fn is_endpoint_port(&self, port: PortId) -> bool {
+        self.next.ports.contains_key(&port)
     }
 
     /// Takes over what the kernel knows now. Unchanged input changes nothing and returns false.

@@ -17,8 +17,8 @@ use crate::batch::{BURST, Batch};
 use crate::device::{Device, DeviceCounters};
 use crate::memory::{Frame, HEADROOM, Pool};
 
-/// Kicks per flush, at most. One is enough where the kernel takes a budget; where it does not, a kick
-/// sends 32 packets.
+/// Kicks per flush, at most. One is enough where the kernel takes a budget; where it does not, a
+/// kick sends 32 packets.
 const KICKS_MAX: usize = 8;
 
 /// One AF_XDP socket in copy mode.
@@ -46,8 +46,8 @@ pub struct XskDevice {
 
 impl XskDevice {
     /// Makes a socket on `region` and binds it to a queue. It receives once a flush has lent it
-    /// frames, and a program redirects to it (see [`XskDevice::as_fd`]). A queue that another process
-    /// holds is tried again for three seconds, because the kernel releases it late.
+    /// frames, and a program redirects to it (see [`XskDevice::as_fd`]). A queue that another
+    /// process holds is tried again for three seconds, because the kernel releases it late.
     ///
     /// # Errors
     /// If a size is wrong or the kernel refuses; the message names interface, queue and remedy.
@@ -80,8 +80,9 @@ impl XskDevice {
         self.rings.statistics()
     }
 
-    /// Sends what is staged, closes the socket and brings every frame home, also those that the kernel
-    /// still had. The first device of a region ends the region: see [`XskError::RegionEnded`].
+    /// Sends what is staged, closes the socket and brings every frame home, also those that the
+    /// kernel still had. The first device of a region ends the region: see
+    /// [`XskError::RegionEnded`].
     pub fn shutdown(mut self, pool: &mut Pool) {
         self.publish();
         self.kick();
@@ -272,7 +273,8 @@ impl Device for XskDevice {
 }
 
 impl AsFd for XskDevice {
-    /// The socket, to poll and to put into an `XSKMAP`. Never duplicate it: see [`XskDevice::shutdown`].
+    /// The socket, to poll and to put into an `XSKMAP`. Never duplicate it: see
+    /// [`XskDevice::shutdown`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.rings.fd()
     }

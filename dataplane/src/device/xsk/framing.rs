@@ -21,8 +21,8 @@ pub enum Framing {
     /// A MAC of each frame names a port: the destination of what is received, the source of what is
     /// sent (`weir_xdp_redirect::PortHeader`).
     Trunk {
-        /// The outer end of `weir0`, if there is one: the port of the host. Frames for it leave by the
-        /// interface itself, all others appear inside the pod. [`PortId::HOST`] means this one.
+        /// The outer end of `weir0`, if there is one: the port of the host. Frames for it leave by
+        /// the interface itself, all others appear inside the pod. [`PortId::HOST`] means this one.
         host: Option<PortId>,
         /// Ports that this trunk does not deliver to.
         uplinks: Vec<PortId>,
@@ -36,9 +36,7 @@ impl Framing {
         match self {
             Framing::Plain { port: own, .. } => port == *own,
             Framing::Trunk { host, .. } if port == PortId::HOST => host.is_some(),
-            Framing::Trunk { uplinks, .. } => {
-                port != PortId::UPLINK && !uplinks.contains(&port)
-            }
+            Framing::Trunk { uplinks, .. } => port != PortId::UPLINK && !uplinks.contains(&port),
         }
     }
 
@@ -49,15 +47,19 @@ impl Framing {
             return None;
         }
         match self {
-            Framing::Plain { checksum, .. } => Some((PortId::UPLINK, RxMeta { checksum: *checksum })),
-            Framing::Trunk { .. } => {
+            Framing::Plain { checksum, .. } => {
+                Some((PortId::UPLINK, RxMeta { checksum: *checksum }))
+            }
+            Framing::Trunk { host, .. } => {
                 let mac = bytes.first_chunk()?;
                 let header = PortHeader::from_mac(*mac)?;
                 let port = match (header.flags, PortId(header.ifindex)) {
                     // No interface has these numbers, and here they would mean something else.
                     (_, PortId::UPLINK | PortId::HOST) => return None,
-                    (0, port) => port,
+                    // By its own port (to a service), or routed to a pod's veth.
+                    (0, port) if *host == Some(port) => PortId::HOST,
                     (TRUNK_FLAG_FROM_HOST, _) => PortId::HOST,
+                    (0, port) => port,
                     _ => return None,
                 };
                 Some((port, RxMeta { checksum: Checksum::MaybePartial }))
@@ -65,8 +67,8 @@ impl Framing {
         }
     }
 
-    /// Addresses a frame to `port`. False where it is shorter than an Ethernet header, or this device
-    /// does not carry the port.
+    /// Addresses a frame to `port`. False where it is shorter than an Ethernet header, or this
+    /// device does not carry the port.
     #[inline]
     pub fn address(&self, port: PortId, bytes: &mut [u8]) -> bool {
         if bytes.len() < ETHERNET_LEN || !self.carries(port) {
@@ -111,7 +113,8 @@ mod tests {
         assert_eq!(source([0x33; 12]), None, "no mark");
         assert_eq!(source([2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None, "no interface");
         assert!(trunk().source(&[2; 13]).is_none(), "less than a header");
-        let (_, meta) = trunk().source(&frame([2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])).expect("a port");
+        let (_, meta) =
+            trunk().source(&frame([2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])).expect("a port");
         assert_eq!(meta.checksum, Checksum::MaybePartial, "pods leave them to the hardware");
     }
 
@@ -124,7 +127,9 @@ mod tests {
             assert!(trunk().address(host, &mut bytes));
             assert_eq!(bytes[6..12], [2, TRUNK_FLAG_TO_HOST, 0, 0, 0, 9]);
         }
-        assert!(!trunk().address(UPLINK, &mut bytes) && !trunk().address(PortId::UPLINK, &mut bytes));
+        assert!(
+            !trunk().address(UPLINK, &mut bytes) && !trunk().address(PortId::UPLINK, &mut bytes)
+        );
         assert!(!trunk().address(HOST, &mut [0; 13]));
         let without = Framing::Trunk { host: None, uplinks: vec![] };
         assert!(!without.carries(PortId::HOST) && without.carries(HOST));

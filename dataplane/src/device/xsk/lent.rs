@@ -1,7 +1,7 @@
 //! Which chunks a device has lent to the kernel.
 
-/// A bit per chunk: set from FILL or TX until RX or COMPLETION. It makes a chunk that comes back twice
-/// visible, and finds what is still out when a device ends.
+/// A bit per chunk: set from FILL or TX until RX or COMPLETION. It makes a chunk that comes back
+/// twice visible, and finds what is still out when a device ends.
 pub struct Lent {
     bits: Box<[u64]>,
 }

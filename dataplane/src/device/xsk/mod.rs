@@ -3,8 +3,8 @@
 //! - [`Region`] is packet memory registered with the kernel, shared by all sockets of a process.
 //! - [`XskDevice`] is one socket, on one queue of one interface: four rings and a [`Framing`].
 //!
-//! A chunk is always in exactly one place: a `Frame` (in a pool, a batch, another ring of ours), or lent
-//! to the kernel by one device, which remembers it in a bitmap until it comes back:
+//! A chunk is always in exactly one place: a `Frame` (in a pool, a batch, another ring of ours), or
+//! lent to the kernel by one device, which remembers it in a bitmap until it comes back:
 //!
 //! ```text
 //! pool ─refill─► FILL ─► kernel ─► RX ─► recv ─► batch

@@ -37,8 +37,8 @@ pub struct XskConfig {
     pub queue: u32,
     /// Entries of the RX and of the TX ring, each a power of two.
     pub ring: u32,
-    /// Frames lent for receiving, at most: no more than the region's FILL ring has entries, and less
-    /// than a pool holds, so that one device cannot empty it.
+    /// Frames lent for receiving, at most: no more than the region's FILL ring has entries, and
+    /// less than a pool holds, so that one device cannot empty it.
     pub fill: u32,
     /// What its frames look like.
     pub framing: Framing,
@@ -181,7 +181,7 @@ impl Rings {
     }
 
     /// Lets one kick send more than the default 32 packets. Both options are improvements that the
-    /// kernel may lack (the budget came with 6.18) or refuse; without them a flush kicks more often.
+    /// kernel may lack (6.12 has no budget) or refuse; without them a flush kicks more often.
     fn tune(&self) {
         let packets: u32 = TX_BUDGET;
         // SAFETY: the descriptor is open, and the value is a u32 of the length given.
@@ -204,9 +204,10 @@ impl Rings {
     }
 }
 
-/// Puts a socket without queue or memory in place of the one that libxdp keeps open until the region
-/// is unmapped, which is never. The kernel then releases the old one. libxdp needs the number to be
-/// an AF_XDP socket all the same: it asks it where rings lie when it unmaps those of other devices.
+/// Puts a socket without queue or memory in place of the one that libxdp keeps open until the
+/// region is unmapped, which is never. The kernel then releases the old one. libxdp needs the
+/// number to be an AF_XDP socket all the same: it asks it where rings lie when it unmaps those of
+/// other devices.
 fn replace_anchor(fd: RawFd) -> io::Result<()> {
     let empty = rustix::net::socket(AddressFamily::XDP, SocketType::RAW, None)?;
     // SAFETY: both are open. libxdp uses the number for nothing else, because `Anchor::Ended` keeps

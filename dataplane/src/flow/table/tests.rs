@@ -65,7 +65,8 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 #[test]
 fn tcp_flows_expire_by_state() {
     let timeouts = Timeouts::default();
-    let rows: &[(&str, &[(bool, u8)], u32)] = &[
+    type Case = (&'static str, &'static [(bool, u8)], u32);
+    let rows: [Case; 5] = [
         ("only a SYN", &[(true, SYN)], timeouts.tcp_syn_ms),
         ("answered", &[(true, SYN), (false, SYN | ACK)], timeouts.tcp_established_ms),
         ("half closed", &[(false, SYN | ACK), (true, FIN | ACK)], timeouts.tcp_established_ms),
@@ -76,7 +77,7 @@ fn tcp_flows_expire_by_state() {
         let mut table = FlowTable::in_memory(16, 7, timeouts);
         let forward = learn_pair(&mut table, key(1)).expect("room");
         let reverse = table.entry(forward).peer;
-        for &(is_forward, flags) in *packets {
+        for &(is_forward, flags) in packets {
             table.note_packet(if is_forward { forward } else { reverse }, 60, flags, 1000);
         }
         table.entry_mut(forward).last_seen_ms = 1000;
@@ -139,10 +140,14 @@ fn the_next_process_adopts_the_file() {
     assert_eq!(second.table.entry(orphan).peer, FlowEntry::NO_PEER);
     assert_eq!(store::read_flows(dir.path(), 0, 100).expect("readable").len(), 7);
 
+    // Each step changes one thing against the file that the step before left.
+    let rebooted = StoreOptions { boot_id: [4; 16], ..options };
+    let regrouped = StoreOptions { workers: 2, ..rebooted };
+    let enlarged = StoreOptions { capacity: 128, ..regrouped };
     for (other, why) in [
-        (StoreOptions { boot_id: [4; 16], ..options }, "the machine was restarted"),
-        (StoreOptions { workers: 2, ..options }, "the number of workers changed"),
-        (StoreOptions { capacity: 128, ..options }, "the capacity or layout changed"),
+        (rebooted, "the machine was restarted"),
+        (regrouped, "the number of workers changed"),
+        (enlarged, "the capacity or layout changed"),
     ] {
         let fresh = store::open(dir.path(), &other).expect("opened");
         assert_eq!((fresh.fresh, fresh.flows), (Some(why), 0));
