@@ -58,6 +58,8 @@ counters! {
     WorkerToHost, "worker_to_host", "packets of a worker sent out of the host's port";
     WorkerDroppedUnmarked, "worker_dropped_unmarked",
         "packets leaving a trunk dropped because they bear no port";
+    UplinkDroppedRestarting, "uplink_dropped_restarting",
+        "uplink packets dropped because the worker's socket is being replaced";
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl L4Port {
 pub struct PortEntry {
     /// Outer end of the trunk of the worker that owns this port.
     pub trunk_ifindex: u32,
-    /// That trunk's slot, whose socket and heartbeat tell whether the worker runs.
+    /// That trunk's slot, whose heartbeat tells whether the worker runs.
     pub xsk_slot: u32,
     /// [`PortEntry::FLAG_FAIL_CLOSED`].
     pub flags: u32,

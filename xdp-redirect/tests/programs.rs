@@ -65,6 +65,7 @@ fn the_trunks_inner_end_takes_ports_packets_and_never_passes() {
         ("marked", Worker::Running, &marked, XDP_REDIRECT, Counter::TrunkRedirected),
         ("marked, hung", Worker::Hung, &marked, XDP_REDIRECT, Counter::TrunkRedirected),
         ("marked, gone", Worker::Gone, &marked, XDP_DROP, Counter::TrunkDroppedNoSocket),
+        ("restarting", Worker::Restarting, &marked, XDP_DROP, Counter::TrunkDroppedNoSocket),
         ("unmarked", Worker::Running, &unmarked, XDP_DROP, Counter::TrunkDroppedUnmarked),
     ];
     for (description, worker, packet, action, counter) in rows {
@@ -100,10 +101,15 @@ fn ports_packets_enter_the_trunk_or_follow_the_failure_mode() {
         (into, Some(closed), W::Hung, F::AUTO, &ipv4, drop, C::PortDroppedStale),
         (into, Some(closed), W::Gone, F::OPEN, &ipv4, pass, C::PortPassedStale),
         (into, Some(0), W::Gone, F::CLOSED, &ipv4, drop, C::PortDroppedStale),
+        // The trunk's inner end drops and counts it: its socket is gone.
+        (into, Some(0), W::Restarting, F::OPEN, &ipv4, redirect, C::PortRedirected),
+        (into, Some(closed), W::Restarting, F::CLOSED, &ipv4, redirect, C::PortRedirected),
         (out, Some(0), W::Running, F::AUTO, &ipv4, redirect, C::HostRedirected),
         (out, Some(0), W::Running, F::AUTO, &arp, pass, C::HostPassedNotIp),
         (out, Some(0), W::Running, F::AUTO, &group, pass, C::HostPassedNotIp),
         (out, Some(closed), W::Hung, F::CLOSED, &ipv4, pass, C::HostPassedStale),
+        (out, Some(0), W::Gone, F::AUTO, &ipv4, pass, C::HostPassedStale),
+        (out, Some(0), W::Restarting, F::OPEN, &ipv4, redirect, C::HostRedirected),
         (out, None, W::Running, F::AUTO, &ipv4, pass, C::PortPassedUnknown),
     ];
     for (name, entry, worker, mode, packet, action, counter) in rows {
@@ -206,7 +212,10 @@ impl Node {
         self.set_up(row.worker, row.failure_mode);
         let run = self.run_xdp(program::UPLINK, &row.packet);
         let (action, verb) = match run.action {
-            XDP_DROP => (Action::Drop, "uplink_dropped_"),
+            XDP_DROP if row.worker == Worker::Restarting => {
+                (Action::Drop, "uplink_dropped_restarting")
+            }
+            XDP_DROP => (Action::Drop, "uplink_dropped_stale_"),
             XDP_PASS => (Action::Pass, "uplink_passed_"),
             XDP_REDIRECT => (Action::ToWorker, "uplink_redirected"),
             other => return Err(format!("{}: XDP action {other}", row.description)),
@@ -227,14 +236,17 @@ impl Node {
     fn set_up(&mut self, worker: Worker, failure_mode: FailureMode) {
         let mut xsks = XskMap::try_from(self.ebpf.map_mut(map::XSKS).unwrap()).unwrap();
         match worker {
-            Worker::Gone => _ = xsks.unset(SLOT_BASE),
+            Worker::Restarting | Worker::Gone => _ = xsks.unset(SLOT_BASE),
             Worker::Running | Worker::Hung => {
                 xsks.set(SLOT_BASE, self.socket.as_fd(), 0).unwrap();
             }
         }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let age_ns = if worker == Worker::Hung { 2_000_000_000 } else { 0 };
+        let age_ns = match worker {
+            Worker::Running | Worker::Restarting => 0,
+            Worker::Hung | Worker::Gone => 2 * world::SETTINGS.heartbeat_timeout_ns,
+        };
         let mut heartbeats: Array<_, u64> =
             self.ebpf.map_mut(map::HEARTBEATS).unwrap().try_into().unwrap();
         heartbeats.set(SLOT_BASE, now_ns.saturating_sub(age_ns), 0).unwrap();

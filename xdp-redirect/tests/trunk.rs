@@ -88,9 +88,21 @@ fn without_a_worker_the_failure_mode_decides() {
         pods(&node) && node.worker().take_seen().frames.contains_key(&(b, 0))
     });
 
-    // A worker that is gone: at once.
+    // A worker that is gone: dropped until the timeout, as the next process may be about to take
+    // over; then by mode. The long timeout is for slow machines.
+    let timeout_ns = 60_000_000_000;
+    let settings = Settings { heartbeat_timeout_ns: timeout_ns, ..Settings::DEFAULT };
+    Maps::open(&node.lab.pin_dir).unwrap().set_settings(settings).unwrap();
+    let passed = count(&maps, Counter::PortPassedStale);
     node.worker = None;
-    assert!(pods(&node), "the socket is gone: the kernel forwards at once");
+    assert!(!pods(&node), "the socket is gone, the heartbeat is fresh");
+    let host = udp_round_trip(&node.netns, &node.pods[1], at(PODS_V4[1], 7000));
+    assert!(!host, "nor from the host");
+    assert_eq!(count(&maps, Counter::PortPassedStale), passed, "nothing to the kernel");
+    let dropped = count(&maps, Counter::TrunkDroppedNoSocket);
+    assert!(dropped >= 2, "counted: {dropped}");
+    node.set_mode(FailureMode::AUTO);
+    wait_until(Duration::from_secs(3), || pods(&node));
 }
 
 fn talk(node: &Node) {

@@ -3,19 +3,20 @@
 use aya_ebpf::programs::XdpContext;
 
 use crate::{
-    node::L4,
+    node::{ICMPV6, L4},
     packet::{ETH_LEN, len, read},
 };
 
 const HEADER_LEN: usize = 40;
-/// Extension headers followed at most; real packets have at most two or three.
-const EXTENSIONS_MAX: u32 = 6;
+/// Extension headers followed at most, as in the userspace parser; real packets have two or three.
+const EXTENSIONS_MAX: u32 = 8;
+/// Offset and M flag of a fragment header.
+const FRAGMENT_MASK: u16 = 0xfff9;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
-const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// The fixed header's fields that tell where the rest is.
@@ -62,20 +63,25 @@ pub fn is_neighbour_discovery(ctx: &XdpContext, header: Header) -> bool {
 pub fn l4(ctx: &XdpContext, header: Header) -> L4 {
     let mut protocol = header.next_header;
     let mut offset = ETH_LEN + HEADER_LEN;
-    for _ in 0..EXTENSIONS_MAX {
-        if protocol == FRAGMENT {
-            return if offset + 8 <= header.end { L4::Fragment } else { L4::Malformed };
-        }
+    for _ in 0..=EXTENSIONS_MAX {
         let unit_len = match protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8,
             AUTHENTICATION => 4,
+            FRAGMENT => 0,
             _ => return L4::At { protocol, offset, end: header.end },
         };
-        let Some([next_header, units]) = read::<2>(ctx, offset) else { return L4::Malformed };
-        // RFC 8200 counts 8-byte units after the first, RFC 4302 4-byte units after the first two.
+        let Some([next_header, units, rest @ ..]) = read::<4>(ctx, offset) else {
+            return L4::Malformed;
+        };
+        // RFC 8200 counts 8-byte units after the first, RFC 4302 4-byte units after the first two;
+        // a fragment header has no length.
         offset += usize::from(units) * unit_len + 8;
         if offset > header.end {
             return L4::Malformed;
+        }
+        // RFC 6946: offset 0 and no more fragments is a whole packet.
+        if protocol == FRAGMENT && u16::from_be_bytes(rest) & FRAGMENT_MASK != 0 {
+            return L4::Fragment;
         }
         protocol = next_header;
     }

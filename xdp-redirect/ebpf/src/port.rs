@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use weir_xdp_redirect::{Counter, PortEntry, PortHeader, Settings, TRUNK_FLAG_FROM_HOST};
 
-use crate::maps::{self, XSKS, count};
+use crate::maps::{self, count};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -61,10 +61,12 @@ fn into_trunk(ctx: &TcContext, entry: &PortEntry, header: PortHeader, counter: C
     unsafe { bpf_redirect(entry.trunk_ifindex, 0) as i32 }
 }
 
-/// A socket that is gone tells at once, a worker that hangs by its heartbeat.
+/// By the heartbeat alone: an empty socket slot with a fresh one is a worker being replaced, and
+/// the trunk drops meanwhile. Left to the kernel, a pod's replies would go out untranslated, the
+/// clients reset them, and every connection through a service would die; drops TCP repeats.
 #[inline(always)]
 fn is_worker_running(entry: &PortEntry, settings: &Settings) -> bool {
-    XSKS.get(entry.xsk_slot).is_some() && maps::is_alive(entry.xsk_slot, settings)
+    maps::is_alive(entry.xsk_slot, settings)
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use weir_xdp_redirect::{AddressClass, Counter, Settings};
 
 use crate::{
     ipv4, ipv6, maps,
-    node::{self, L4},
+    node::{self, ICMP, ICMPV6, L4},
     packet::{ETH_LEN, read},
     steer::{Otherwise, pass, to_worker},
 };
@@ -50,7 +50,7 @@ fn decide_ipv4(ctx: &XdpContext, settings: &Settings) -> u32 {
     if let Some(otherwise) = whole_address(class, settings) {
         return to_worker(ctx, settings, otherwise);
     }
-    steer_node(ctx, settings, ipv4::l4(header))
+    steer_node(ctx, settings, ICMP, ipv4::l4(header))
 }
 
 #[inline(always)]
@@ -74,7 +74,7 @@ fn decide_ipv6(ctx: &XdpContext, settings: &Settings) -> u32 {
     if let Some(otherwise) = whole_address(class, settings) {
         return to_worker(ctx, settings, otherwise);
     }
-    steer_node(ctx, settings, ipv6::l4(ctx, header))
+    steer_node(ctx, settings, ICMPV6, ipv6::l4(ctx, header))
 }
 
 /// For addresses that are wholly ours: what holds while no worker runs.
@@ -90,8 +90,8 @@ fn whole_address(class: AddressClass, settings: &Settings) -> Option<Otherwise> 
 }
 
 #[inline(always)]
-fn steer_node(ctx: &XdpContext, settings: &Settings, l4: L4) -> u32 {
-    match node::judge(ctx, settings, l4) {
+fn steer_node(ctx: &XdpContext, settings: &Settings, icmp: u8, l4: L4) -> u32 {
+    match node::judge(ctx, settings, icmp, l4) {
         node::Verdict::Ours(otherwise) => to_worker(ctx, settings, otherwise),
         node::Verdict::Kernel => pass(Counter::UplinkPassedNode),
         node::Verdict::Malformed => pass(Counter::UplinkPassedMalformed),
