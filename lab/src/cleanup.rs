@@ -2,7 +2,7 @@
 //! and of labs that were kept on purpose.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +10,9 @@ use crate::namespace;
 
 /// One folder per lab. Like /run/netns it is empty after a reboot.
 const FOLDER: &str = "/run/weir-lab";
+
+/// The machine's bpffs. Programs pinned in it outlive their process and hold on to interfaces.
+const PINS: &str = "/sys/fs/bpf";
 
 /// In a lab's folder: it was left up on purpose.
 const KEPT: &str = "kept";
@@ -21,6 +24,22 @@ pub(crate) fn prefix(lab: &str, pid: u32) -> String {
 
 pub(crate) fn folder(prefix: &str) -> PathBuf {
     Path::new(FOLDER).join(prefix)
+}
+
+pub(crate) fn pin_folder(prefix: &str) -> PathBuf {
+    // bpffs refuses names with a dot.
+    Path::new(PINS).join(prefix.replace('.', "_"))
+}
+
+/// Removes a lab's pinned objects; most labs have none.
+pub(crate) fn unpin(prefix: &str) {
+    let folder = pin_folder(prefix);
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            eprintln!("lab {prefix}: cannot remove {}: {error}", folder.display());
+        }
+        _ => {}
+    }
 }
 
 pub(crate) fn mark_kept(folder: &Path) {
@@ -64,6 +83,7 @@ fn remove(chosen: impl Fn(&str, u32) -> bool) -> Vec<String> {
         let _ = namespace::delete(name);
     }
     for prefix in &prefixes {
+        unpin(prefix);
         let _ = fs::remove_dir_all(folder(prefix));
     }
     prefixes

@@ -14,17 +14,23 @@ pub enum Error {
     /// The lab already has a host of that name.
     #[error("lab {lab} already has a host {host}: choose another name")]
     HostExists { lab: String, host: String },
+    /// A testbed has no such pod.
+    #[error("the testbed has no pod {pod}: add it first")]
+    NoPod { pod: String },
     /// The lab was torn down (dropped, or by a signal).
     #[error("lab {lab} is already torn down: keep it alive for as long as its hosts are used")]
     TornDown { lab: String },
     /// A program ran and failed.
     #[error("`{command}` failed ({status}): {stderr}")]
     Command { command: String, status: ExitStatus, stderr: String },
+    /// A program printed something else than what was asked for.
+    #[error("`{command}` did not print what it should: {source}")]
+    Answer { command: String, source: serde_json::Error },
     /// A program could not be started.
     #[error("cannot start `{command}`: {source}; is it installed?")]
     Start { command: String, source: io::Error },
     /// A program of this workspace was not found beside the running one.
-    #[error("cannot find {program} in {looked_in}: run `cargo build -p weir-lab --bins`")]
+    #[error("cannot find {program} in {looked_in}: run `cargo build --workspace --bins`")]
     Program { program: String, looked_in: String },
     /// A spawned process ended while something was expected of it.
     #[error("{process} ended ({status}) before {before}; its output:\n{output}")]

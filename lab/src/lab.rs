@@ -143,6 +143,13 @@ impl Lab {
         &self.inner.folder
     }
 
+    /// A name for a folder of pinned eBPF objects, in the machine's bpffs. Whoever pins makes it;
+    /// it is removed with the lab.
+    #[must_use]
+    pub fn pin_folder(&self) -> PathBuf {
+        cleanup::pin_folder(&self.inner.prefix)
+    }
+
     /// Leaves everything up when this lab is dropped, processes too, until
     /// [`remove_kept`](crate::remove_kept).
     pub fn keep(&self) {
@@ -220,9 +227,11 @@ impl Inner {
         }
     }
 
-    /// Idempotent, never fails: what cannot be removed is named on stderr.
+    /// Idempotent, never fails: what cannot be removed is named on stderr. Who comes second waits
+    /// until the first is done: after it the process may end.
     fn tear_down(&self) {
-        let Some(made) = lock(&self.made).take() else { return };
+        let mut guard = lock(&self.made);
+        let Some(made) = guard.take() else { return };
         for forwarder in &made.forwarders {
             forwarder.stop();
         }
@@ -234,6 +243,7 @@ impl Inner {
             child.kill();
         }
         namespace::kill_inside(&made.namespaces);
+        cleanup::unpin(&self.prefix);
         delete_links(&made.links);
         for name in &made.namespaces {
             if let Err(error) = namespace::delete(name) {

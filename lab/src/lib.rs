@@ -54,6 +54,7 @@ mod namespace;
 mod privilege;
 mod process;
 pub mod report;
+pub mod testbed;
 
 pub use cleanup::remove_kept;
 pub use command::program;
@@ -61,8 +62,9 @@ pub use error::{Error, Result};
 pub use forwarder::Link;
 pub use host::{Host, Interface};
 pub use impairment::{Channel, Counters, Impairment};
-pub use interrupt::clean_up_on_signal;
+pub use interrupt::{clean_up_on_signal, stay_if_interrupted};
 pub use lab::Lab;
 pub use link::LinkOptions;
 pub use privilege::{privileged, skipped};
 pub use process::Process;
+pub use testbed::{Testbed, TestbedOptions};

@@ -93,6 +93,17 @@ impl Process {
         self.child.status().is_none()
     }
 
+    /// Why it cannot do what is expected of it, once it has ended.
+    pub(crate) fn ended(&self, before: &str) -> Option<Error> {
+        self.child.status().map(|status| self.child.ended(status, before))
+    }
+
+    /// Where it writes standard error, for naming it.
+    #[must_use]
+    pub fn stderr_path(&self) -> &Path {
+        &self.child.stderr
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone. Nothing happens if it already ended.
     pub fn kill(&self) {
         self.child.kill();

@@ -1,16 +1,21 @@
 //! The index of a flow table: buckets of eight tagged slots, one cache line each.
 //!
-//! A slot holds 32 bits of the key's hash and the entry's number. A key has two buckets; it lies in the
-//! first unless that was full when it came. The index is rebuilt from the entries at start, so only
+//! A slot holds 32 bits of the key's hash and the entry's number, plus one; 0 is a free slot. A key has
+//! two buckets; it lies in the first unless that was full when it came. The index is rebuilt from the entries at start, so only
 //! entries are kept in the file.
 #![allow(unsafe_code)] // Prefetching names an address without reading it.
 
 /// Slots per bucket.
 const WAYS: usize = 8;
 
+/// Tags side by side, so that one vector instruction compares them: which slot matches is random, and
+/// the processor would guess it wrong.
 #[repr(C, align(64))]
-#[derive(Clone)]
-struct Bucket([u64; WAYS]);
+#[derive(Clone, Copy)]
+struct Bucket {
+    tags: [u32; WAYS],
+    numbers: [u32; WAYS],
+}
 
 /// Hash to entry number.
 pub(super) struct Index {
@@ -30,16 +35,22 @@ impl Index {
     /// An index for `capacity` entries, at most half full.
     pub(super) fn new(capacity: usize) -> Index {
         let buckets = (capacity * 2 / WAYS).next_power_of_two().max(2);
-        Index { buckets: vec![Bucket([0; WAYS]); buckets].into_boxed_slice(), mask: buckets - 1 }
+        Index { buckets: vec![Bucket::FREE; buckets].into_boxed_slice(), mask: buckets - 1 }
     }
 
     #[inline]
     pub(super) fn place(&self, hash: u64) -> Place {
         let tag = (hash >> 32) as u32;
         let first = hash as usize & self.mask;
+        Place { first, second: self.other(first, tag), tag }
+    }
+
+    /// The other bucket of a tag that lies in `bucket`, whichever of the two that is.
+    #[inline]
+    fn other(&self, bucket: usize, tag: u32) -> usize {
         // An odd step never maps a bucket to itself in a table of two or more.
         let step = (tag.wrapping_mul(0x9e37_79b1) as usize) | 1;
-        Place { first, second: (first ^ step) & self.mask, tag }
+        (bucket ^ step) & self.mask
     }
 
     /// Starts loading the bucket of a hash.
@@ -64,25 +75,42 @@ impl Index {
         first.chain(second).find(|&number| is(number))
     }
 
-    /// Adds an entry number; false where both buckets are full.
+    /// Adds an entry number; false where both buckets are full and none of their slots can move.
     pub(super) fn insert(&mut self, hash: u64, number: u32) -> bool {
-        let place = self.place(hash);
-        let slot = u64::from(place.tag) << 32 | (u64::from(number) + 1);
-        for bucket in [place.first, place.second] {
-            if let Some(free) = self.buckets[bucket].0.iter_mut().find(|slot| **slot == 0) {
-                *free = slot;
-                return true;
+        let Place { first, second, tag } = self.place(hash);
+        self.put(first, tag, number + 1)
+            || self.put(second, tag, number + 1)
+            || (self.vacate(first) && self.put(first, tag, number + 1))
+            || (self.vacate(second) && self.put(second, tag, number + 1))
+    }
+
+    fn put(&mut self, bucket: usize, tag: u32, held: u32) -> bool {
+        let bucket = &mut self.buckets[bucket];
+        let Some(way) = bucket.numbers.iter().position(|number| *number == 0) else { return false };
+        (bucket.tags[way], bucket.numbers[way]) = (tag, held);
+        true
+    }
+
+    /// Moves one slot of a full bucket to its other bucket. Without this a table of a million entries
+    /// refuses some hundred flows before it is full, one in 2500.
+    #[cold]
+    fn vacate(&mut self, bucket: usize) -> bool {
+        (0..WAYS).any(|way| {
+            let (tag, held) = (self.buckets[bucket].tags[way], self.buckets[bucket].numbers[way]);
+            let moved = self.put(self.other(bucket, tag), tag, held);
+            if moved {
+                self.buckets[bucket].numbers[way] = 0;
             }
-        }
-        false
+            moved
+        })
     }
 
     /// Removes an entry number.
     pub(super) fn remove(&mut self, hash: u64, number: u32) {
         let place = self.place(hash);
-        let slot = u64::from(place.tag) << 32 | (u64::from(number) + 1);
         for bucket in [place.first, place.second] {
-            if let Some(found) = self.buckets[bucket].0.iter_mut().find(|other| **other == slot) {
+            let numbers = &mut self.buckets[bucket].numbers;
+            if let Some(found) = numbers.iter_mut().find(|held| **held == number + 1) {
                 *found = 0;
                 return;
             }
@@ -91,12 +119,21 @@ impl Index {
 }
 
 impl Bucket {
+    const FREE: Bucket = Bucket { tags: [0; WAYS], numbers: [0; WAYS] };
+
     #[inline]
     fn matching(&self, tag: u32) -> impl Iterator<Item = u32> + '_ {
-        let slots = self.0.iter();
-        slots
-            .filter(move |&&slot| slot >> 32 == u64::from(tag) && slot as u32 != 0)
-            .map(|&slot| slot as u32 - 1)
+        let mut ways = 0_u8;
+        for (way, held) in self.tags.iter().enumerate() {
+            ways |= u8::from(*held == tag) << way;
+        }
+        let next = move || {
+            let way = ways.trailing_zeros() as usize;
+            ways &= ways.wrapping_sub(1);
+            self.numbers.get(way)
+        };
+        // A free slot has a tag too, but no number.
+        std::iter::from_fn(next).filter(|number| **number != 0).map(|number| number - 1)
     }
 }
 
@@ -111,4 +148,31 @@ pub(super) fn prefetch<T>(value: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{RngCore, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn every_entry_up_to_capacity_finds_a_place_and_is_found() {
+        for (seed, capacity) in (1..20).map(|seed| (seed, 1000)).chain([(20, 1 << 17)]) {
+            println!("seed {seed}");
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut index = Index::new(capacity);
+            let hashes: Vec<u64> = (0..capacity).map(|_| rng.next_u64()).collect();
+            for (number, hash) in (0..).zip(&hashes) {
+                assert!(index.insert(*hash, number), "entry {number} of {capacity}");
+            }
+            for (number, hash) in (0..).zip(&hashes) {
+                assert_eq!(index.find(*hash, |found| found == number), Some(number));
+                index.remove(*hash, number);
+                assert_eq!(index.find(*hash, |found| found == number), None);
+            }
+            assert!(index.buckets.iter().all(|bucket| bucket.numbers == [0; WAYS]));
+        }
+    }
 }

@@ -8,6 +8,9 @@ use zerocopy::FromZeros;
 use super::index::{Index, prefetch};
 use super::{FlowEntry, Timeouts, flow_flags, tcp};
 
+/// Entries that a sweep loads in advance: for the next turn, which will not have to wait for them.
+const SWEEP_AHEAD: usize = 16;
+
 /// Flows of one worker.
 pub struct FlowTable {
     entries: Entries,
@@ -117,14 +120,27 @@ impl FlowTable {
         self.index.prefetch(hash);
     }
 
-    /// Starts loading the entry that `find` will most likely return.
+    /// The entry that `find` will most likely return; starts loading it.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(number) = self.index.candidate(hash) {
+    pub fn candidate(&self, hash: u64) -> Option<u32> {
+        let number = self.index.candidate(hash)?;
+        let entry = &self.entries[number as usize];
+        prefetch(&entry.key);
+        prefetch(&entry.translation);
+        Some(number)
+    }
+
+    /// The entry of a key, as `find`, but looks at the candidate first.
+    #[inline]
+    pub fn find_from(&self, candidate: Option<u32>, key: &FlowKey, hash: u64) -> Option<u32> {
+        if let Some(number) = candidate {
             let entry = &self.entries[number as usize];
-            prefetch(&entry.key);
-            prefetch(&entry.translation);
+            // It may have been forgotten since.
+            if entry.key == *key && entry.live == FlowEntry::LIVE {
+                return candidate;
+            }
         }
+        self.find(key, hash)
     }
 
     /// The entry of a key.
@@ -186,7 +202,9 @@ impl FlowTable {
         entry.bytes += bytes as u64;
         if entry.key.protocol == protocol::TCP {
             let mut state = entry.tcp | tcp::own(tcp_flags);
-            if entry.has(flow_flags::REPLY) {
+            // Who sees no answers concludes them from the client going on.
+            let is_alone = entry.peer == FlowEntry::NO_PEER;
+            if entry.has(flow_flags::REPLY) || (is_alone && tcp::is_continuing(tcp_flags)) {
                 state |= tcp::ESTABLISHED;
             }
             if state != entry.tcp {
@@ -205,6 +223,9 @@ impl FlowTable {
         for _ in 0..budget.min(self.unused) {
             let number = self.sweep_at;
             self.sweep_at = if number + 1 >= self.unused { 0 } else { number + 1 };
+            if let Some(ahead) = self.entries.get(number as usize + SWEEP_AHEAD) {
+                prefetch(&ahead.key);
+            }
             if self.entries[number as usize].live == FlowEntry::LIVE
                 && self.is_expired(number, now_ms)
             {

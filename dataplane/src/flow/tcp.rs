@@ -52,6 +52,18 @@ pub fn is_closing(state: u8) -> bool {
     state & RESET != 0 || state & (FIN_OWN | FIN_PEER) == FIN_OWN | FIN_PEER
 }
 
+/// Whether the sender may open a new connection on the same ports: the old one is over, or the sender
+/// has said goodbye. A director sees no more than that of a connection's end.
+pub fn is_reusable(state: u8) -> bool {
+    is_closing(state) || state & FIN_OWN != 0
+}
+
+/// Whether the packet goes on with a connection, which only its answer makes possible.
+#[inline]
+pub fn is_continuing(flags: u8) -> bool {
+    flags & (SYN | ACK | RST) == ACK
+}
+
 /// Whether the packet opens a connection.
 #[inline]
 pub fn is_opening(flags: u8) -> bool {

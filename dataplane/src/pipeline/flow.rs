@@ -1,23 +1,24 @@
 //! Second stage: the flow's entry, if this worker knows it and it still holds. Every packet comes by
 //! here, and most leave with all that is to know about them.
 
-use weir_packet::tcp_flags;
+use weir_packet::{Fragment, tcp_flags};
 
 use super::{Context, refuse, revalidate};
-use crate::batch::{Packet, Verdict};
+use crate::batch::{BURST, Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::tcp;
+use crate::flow::{Action, tcp};
 
 /// Finds entries in two passes, so that the second finds in cache what the first asked for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
-    for packet in packets.iter() {
+    let mut candidates = [None; BURST];
+    for (packet, candidate) in packets.iter().zip(&mut candidates) {
         if packet.verdict == Verdict::Undecided {
-            cx.flows.prefetch_entry(packet.hash);
+            *candidate = cx.flows.candidate(packet.hash);
         }
     }
-    for packet in packets {
+    for (packet, candidate) in packets.iter_mut().zip(candidates) {
         if packet.verdict == Verdict::Undecided
-            && let Some(number) = cx.flows.find(&packet.key, packet.hash)
+            && let Some(number) = cx.flows.find_from(candidate, &packet.key, packet.hash)
         {
             take(packet, number, cx);
         }
@@ -32,9 +33,18 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         // Not this flow's sender: classify sees whether it may be one at all.
         return;
     }
+    if packet.stage != Stage::Arrived && matches!(entry.action(), Some(Action::Direct { .. })) {
+        // The director has decided already: what it says replaces the way to it.
+        return;
+    }
+    if packet.headers.fragment != Fragment::None && entry.translation.flags != 0 {
+        // The rest of the datagram has no ports to be found by.
+        packet.verdict = Verdict::Drop(Drop::FragmentUnsupported);
+        return;
+    }
     if packet.headers.tcp_flags & tcp_flags::SYN != 0
         && tcp::is_opening(packet.headers.tcp_flags)
-        && tcp::is_closing(entry.tcp)
+        && tcp::is_reusable(entry.tcp)
     {
         // The client reuses its port: a new connection, with a choice of its own.
         cx.flows.remove(number);

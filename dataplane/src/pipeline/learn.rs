@@ -5,7 +5,7 @@ use weir_packet::{Fragment, IcmpKind, protocol};
 use weir_tables::NextHop;
 
 use super::classify::{self, Decision, Facts, Refusal, Reverse, Transform, port_is_pod};
-use super::{Context, UNRESOLVED_MAX, flow, refuse};
+use super::{Context, UNRESOLVED_MAX, flow, refuse, revalidate, rewrite};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
 use crate::flow::{Action, Direction, FlowEntry, tcp};
@@ -46,7 +46,7 @@ fn decide(packet: &mut Packet, cx: &mut Context<'_>) {
             }
             match facts.is_whole {
                 true => learn(packet, &decision, cx),
-                false => pass_once(packet, &decision),
+                false => pass_once(packet, &decision, cx),
             }
         }
         Err(Refusal::Drop(reason)) => packet.verdict = Verdict::Drop(reason),
@@ -84,11 +84,13 @@ fn is_foreign_mac(packet: &Packet, cx: &Context<'_>) -> bool {
 }
 
 /// Forwards a packet that no flow can stand for; it is not translated.
-fn pass_once(packet: &mut Packet, decision: &Decision) {
+fn pass_once(packet: &mut Packet, decision: &Decision, cx: &Context<'_>) {
     packet.verdict = match decision.forward.action {
-        Action::Transmit { adjacency } | Action::ToKernel { adjacency } => {
-            Verdict::Transmit { adjacency }
-        }
+        Action::Transmit { adjacency } => match rewrite::route(packet, adjacency, cx) {
+            Ok(_) => Verdict::Transmit { adjacency },
+            Err(reason) => Verdict::Drop(reason),
+        },
+        Action::ToKernel { adjacency } => Verdict::Transmit { adjacency },
         Action::Deliver { worker } => Verdict::Handoff { worker, stage: Stage::Deliver },
         Action::Direct { .. } | Action::Chosen { .. } => Verdict::Drop(Drop::FragmentUnsupported),
     };
@@ -133,7 +135,9 @@ fn learn(packet: &mut Packet, decision: &Decision, cx: &mut Context<'_>) {
 fn make_room(reverse: &Reverse, cx: &mut Context<'_>) -> bool {
     let Some(old) = cx.flows.find(&reverse.key, cx.flows.hash(&reverse.key)) else { return true };
     let entry = cx.flows.entry(old);
-    let is_stale = entry.peer == FlowEntry::NO_PEER || tcp::is_closing(entry.tcp);
+    let is_stale = entry.peer == FlowEntry::NO_PEER
+        || tcp::is_closing(entry.tcp)
+        || revalidate::is_over(entry, cx);
     if is_stale {
         cx.flows.remove(old);
     }

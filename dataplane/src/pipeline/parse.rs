@@ -1,6 +1,7 @@
 //! First stage: bytes to offsets and a flow key.
 
-use weir_packet::{Addr, IcmpKind, Parsed, checksum, parse};
+use weir_packet::{Addr, Headers, IcmpKind, Parsed, checksum, parse};
+use weir_tables::PortId;
 
 use super::classify::port_is_pod;
 use super::{Context, gateway_addr, local};
@@ -17,7 +18,7 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
         }
         match parse(packet.frame.bytes()) {
             Ok(Parsed::Ip(parsed)) => {
-                packet.headers = parsed.headers;
+                copy_headers(&mut packet.headers, &parsed.headers);
                 packet.key = parsed.key;
                 packet.hash = cx.flows.hash(&parsed.key);
                 cx.flows.prefetch(packet.hash);
@@ -33,6 +34,17 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
     }
 }
 
+/// Field by field: they were written one by one, and a wide load would have to wait for that.
+#[inline]
+fn copy_headers(to: &mut Headers, from: &Headers) {
+    let &Headers { l3, l4, end, family, protocol, tcp_flags, fragment, .. } = from;
+    let &Headers { ttl, icmp, has_extensions, fragment_id, .. } = from;
+    (to.l3, to.l4, to.end) = (l3, l4, end);
+    (to.family, to.protocol, to.tcp_flags) = (family, protocol, tcp_flags);
+    (to.fragment, to.ttl, to.icmp) = (fragment, ttl, icmp);
+    (to.has_extensions, to.fragment_id) = (has_extensions, fragment_id);
+}
+
 /// The rare cases that must not reach the flow table.
 #[inline]
 fn look_closer(packet: &mut Packet, cx: &mut Context<'_>) {
@@ -45,9 +57,12 @@ fn look_closer(packet: &mut Packet, cx: &mut Context<'_>) {
         local::answer_nd(packet, cx);
     }
     let dst = &packet.key.dst;
-    if port_is_pod(packet.port)
+    // The host's kernel speaks on its link by itself, too.
+    if packet.port != PortId::UPLINK
         && packet.verdict == Verdict::Undecided
-        && (dst.is_multicast() || dst.is_broadcast() || ends_at_link(dst, cx))
+        && (dst.is_multicast()
+            || dst.is_broadcast()
+            || port_is_pod(packet.port) && ends_at_link(dst, cx))
     {
         packet.verdict = Verdict::Drop(Drop::LinkLocal);
     }

@@ -45,12 +45,22 @@ pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
             match follow(&dst, cx.me, cx.snapshot) {
                 // A pod that took over the address of another one starts with no flows.
                 Some(way) if way.out_port == entry.out_port => {
-                    Judgement::Keep { action: way.action, unresolved: way.unresolved }
+                    // Only an answer to the host is delivered without a pod's port: by the worker that
+                    // translates for the host, though any worker reaches it.
+                    let by_worker = matches!(action, Action::Deliver { .. }) && way.out_port == 0;
+                    let action = if by_worker { action } else { way.action };
+                    Judgement::Keep { action, unresolved: way.unresolved }
                 }
                 _ => Judgement::Forget,
             }
         }
     }
+}
+
+/// Whether an entry holds no longer, though no packet of its own has shown that yet.
+pub(super) fn is_over(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    entry.revision != cx.snapshot.revision()
+        && !matches!(judge(entry, cx), Judgement::Keep { .. })
 }
 
 /// A pod's port still belongs to a pod with this address.

@@ -33,6 +33,25 @@ fn address(packet: &mut Packet, row: &Adjacency) {
     set_macs(packet.frame.bytes_mut(), row.dst_mac, src);
 }
 
+/// What a router does to every packet before it leaves by an adjacency: the MTU holds, and the TTL goes
+/// down, unless it comes from or goes to the host itself.
+#[inline]
+pub(super) fn route<'a>(
+    packet: &mut Packet,
+    adjacency: u16,
+    cx: &Context<'a>,
+) -> Result<&'a Adjacency, Drop> {
+    let row = cx.snapshot.adjacency(adjacency).ok_or(Drop::NoRoute)?;
+    if packet.frame.len() > usize::from(row.mtu) + ETHERNET_BYTES {
+        return Err(Drop::TooBig);
+    }
+    let is_host = packet.port == PortId::HOST || cx.snapshot.host_adjacency() == Some(adjacency);
+    if !is_host && decrement_ttl(packet.frame.bytes_mut(), &packet.headers).is_err() {
+        return Err(Drop::TtlExpired);
+    }
+    Ok(row)
+}
+
 #[inline]
 fn apply(packet: &mut Packet, flow: u32, cx: &mut Context<'_>) {
     let length = packet.frame.len();
@@ -44,22 +63,14 @@ fn apply(packet: &mut Packet, flow: u32, cx: &mut Context<'_>) {
     };
     packet.verdict = match action {
         Action::Transmit { adjacency } => {
-            let Some(row) = cx.snapshot.adjacency(adjacency) else {
-                packet.verdict = Verdict::Drop(Drop::NoRoute);
-                return;
-            };
-            if length > usize::from(row.mtu) + ETHERNET_BYTES {
-                packet.verdict = Verdict::Drop(Drop::TooBig);
-                return;
+            match route(packet, adjacency, cx) {
+                Ok(row) => {
+                    entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
+                    address(packet, row);
+                    Verdict::Transmit { adjacency }
+                }
+                Err(reason) => Verdict::Drop(reason),
             }
-            let is_host = packet.port == PortId::HOST || cx.snapshot.host_adjacency() == Some(adjacency);
-            if !is_host && decrement_ttl(packet.frame.bytes_mut(), &packet.headers).is_err() {
-                packet.verdict = Verdict::Drop(Drop::TtlExpired);
-                return;
-            }
-            entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
-            address(packet, row);
-            Verdict::Transmit { adjacency }
         }
         Action::ToKernel { adjacency } => {
             entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);

@@ -8,7 +8,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use weir_tables::{PortId, WorkerId};
 
 use super::sleep::Waker;
-use crate::batch::{Batch, Packet, Stage};
+use crate::batch::{Batch, Stage};
 use crate::device::RxMeta;
 use crate::memory::Frame;
 
@@ -55,15 +55,16 @@ pub fn connect(wakers: &[Waker]) -> Vec<HandoffPorts> {
 }
 
 impl HandoffPorts {
-    /// Gives a packet to another worker; a full ring gives the frame back.
+    /// Gives a packet that came in by `port` to another worker; a full ring gives the frame back.
     pub(super) fn give(
         &mut self,
-        packet: Packet,
+        frame: Frame,
+        port: PortId,
         to: WorkerId,
         stage: Stage,
     ) -> Result<(), Frame> {
-        let Some(Some(out)) = self.out.get_mut(to.index()) else { return Err(packet.frame) };
-        let handed = Handed { frame: packet.frame, port: packet.port, stage };
+        let Some(Some(out)) = self.out.get_mut(to.index()) else { return Err(frame) };
+        let handed = Handed { frame, port, stage };
         match out.ring.push(handed) {
             Ok(()) => {
                 out.is_fresh = true;

@@ -17,7 +17,7 @@ use crate::clock::{Clock, Instant};
 use crate::device::Device;
 use crate::drops::Drop;
 use crate::flow::FlowTable;
-use crate::memory::Pool;
+use crate::memory::{Frame, Pool};
 use crate::pipeline::{self, Context, UNRESOLVED_MAX};
 
 mod counters;
@@ -35,9 +35,9 @@ const HANDOFF_BATCHES: usize = 4;
 /// A worker that did not run for longer than this was hung or stopped, and the kernel has gone by the
 /// failure mode: what still waits in its rings is too old to send.
 const STALE_NS: u64 = 1_000_000_000;
-/// Flow entries looked at per turn with packets, and per turn without.
-const SWEEP_BUSY: u32 = 16;
-const SWEEP_IDLE: u32 = 4096;
+/// Flow entries looked at per turn, and once before a sleep, when nobody waits: a few microseconds.
+const SWEEP_PER_TURN: u32 = 16;
+const SWEEP_BEFORE_SLEEP: u32 = 1024;
 /// How long a worker spins without packets before it sleeps.
 const SPIN_MAX_NS: u64 = 50_000;
 /// Longest sleep: the heartbeat must stay younger than its timeout of one second.
@@ -132,7 +132,9 @@ impl<D: Device> Worker<D> {
             device.flush(&mut self.parts.pool);
         }
         self.parts.handoff.wake_receivers();
-        let budget = if moved > 0 { SWEEP_BUSY } else { SWEEP_IDLE };
+        // In small bursts the sweep would cost more than the packets.
+        let budget = if moved == 0 { SWEEP_PER_TURN } else { moved as u32 / 4 + 1 };
+        let budget = budget.min(SWEEP_PER_TURN);
         let expired = self.parts.flows.sweep(budget, now.as_millis_wrapping());
         self.report(expired, now);
         moved
@@ -163,6 +165,7 @@ impl<D: Device> Worker<D> {
             if self.turn(now) > 0 {
                 idle_since = now;
             } else if now.0 - idle_since.0 >= SPIN_MAX_NS {
+                self.parts.flows.sweep(SWEEP_BEFORE_SLEEP, now.as_millis_wrapping());
                 self.sleep(sleeper);
             } else {
                 std::hint::spin_loop();
@@ -222,8 +225,9 @@ impl<D: Device> Worker<D> {
                 answers_left: &mut answers_left,
             },
         );
-        for packet in self.batch.drain() {
-            parts.carry_out(packet, snapshot);
+        // Taken apart at once: moving whole packets would cost more than sending their frames.
+        for Packet { frame, port, verdict, .. } in self.batch.drain() {
+            parts.carry_out(frame, port, verdict, snapshot);
         }
         if !self.unresolved.is_empty() {
             for hop in self.unresolved.drain(..) {
@@ -260,51 +264,50 @@ impl<D: Device> Parts<D> {
     }
 
     #[inline]
-    fn carry_out(&mut self, packet: Packet, snapshot: &Snapshot) {
-        match packet.verdict {
-            Verdict::Transmit { adjacency } => self.transmit(packet, adjacency, snapshot),
-            Verdict::Handoff { worker, stage } => self.hand_over(packet, worker, stage),
-            Verdict::Reply => self.send(packet.port, packet, Drop::EgressFull),
+    fn carry_out(&mut self, frame: Frame, from: PortId, verdict: Verdict, snapshot: &Snapshot) {
+        match verdict {
+            Verdict::Transmit { adjacency } => self.transmit(frame, from, adjacency, snapshot),
+            Verdict::Handoff { worker, stage } => self.hand_over(frame, from, worker, stage),
+            Verdict::Reply => self.send(from, frame, Drop::EgressFull),
             Verdict::Punt => match snapshot.host_adjacency() {
-                Some(adjacency) => self.punt(packet, adjacency, snapshot),
-                None => self.drop_packet(packet, Drop::NoRoute),
+                Some(adjacency) => self.punt(frame, from, adjacency, snapshot),
+                None => self.drop_frame(frame, Drop::NoRoute),
             },
-            Verdict::Drop(reason) => self.drop_packet(packet, reason),
+            Verdict::Drop(reason) => self.drop_frame(frame, reason),
             Verdict::Flow { .. } | Verdict::Undecided => {
-                unreachable!("rewrite leaves no {:?}", packet.verdict)
+                unreachable!("rewrite leaves no {verdict:?}")
             }
         }
     }
 
     #[inline]
-    fn transmit(&mut self, packet: Packet, adjacency: u16, snapshot: &Snapshot) {
+    fn transmit(&mut self, frame: Frame, from: PortId, adjacency: u16, snapshot: &Snapshot) {
         let Some(row) = snapshot.adjacency(adjacency) else {
-            return self.drop_packet(packet, Drop::NoRoute);
+            return self.drop_frame(frame, Drop::NoRoute);
         };
         if row.link == Link::Uplink && !self.carries(row.port) {
             let Some(owner) = self.uplink_owner(row.port) else {
-                return self.drop_packet(packet, Drop::UplinkDown);
+                return self.drop_frame(frame, Drop::UplinkDown);
             };
-            return self.hand_over(packet, owner, Stage::Transmit { adjacency });
+            return self.hand_over(frame, from, owner, Stage::Transmit { adjacency });
         }
-        self.send(row.port, packet, Drop::EgressFull);
+        self.send(row.port, frame, Drop::EgressFull);
     }
 
-    fn punt(&mut self, mut packet: Packet, adjacency: u16, snapshot: &Snapshot) {
+    fn punt(&mut self, mut frame: Frame, from: PortId, adjacency: u16, snapshot: &Snapshot) {
         if let Some(row) = snapshot.adjacency(adjacency) {
-            let bytes = packet.frame.bytes_mut();
-            weir_packet::set_macs(bytes, row.dst_mac, pipeline::GATEWAY_MAC);
+            weir_packet::set_macs(frame.bytes_mut(), row.dst_mac, pipeline::GATEWAY_MAC);
         }
         self.counters.count_punted();
-        self.transmit(packet, adjacency, snapshot);
+        self.transmit(frame, from, adjacency, snapshot);
     }
 
     #[inline]
-    fn send(&mut self, port: PortId, packet: Packet, if_full: Drop) {
+    fn send(&mut self, port: PortId, frame: Frame, if_full: Drop) {
         let device = self.devices.iter_mut().find(|device| device.carries(port));
         let result = match device {
-            Some(device) => device.send(port, packet.frame),
-            None => Err(packet.frame),
+            Some(device) => device.send(port, frame),
+            None => Err(frame),
         };
         match result {
             Ok(()) => self.counters.count_transmitted(),
@@ -315,8 +318,8 @@ impl<D: Device> Parts<D> {
         }
     }
 
-    fn hand_over(&mut self, packet: Packet, worker: WorkerId, stage: Stage) {
-        match self.handoff.give(packet, worker, stage) {
+    fn hand_over(&mut self, frame: Frame, from: PortId, worker: WorkerId, stage: Stage) {
+        match self.handoff.give(frame, from, worker, stage) {
             Ok(()) => self.counters.count_handed_out(),
             Err(frame) => {
                 self.counters.count_drop(Drop::HandoffFull);
@@ -325,9 +328,9 @@ impl<D: Device> Parts<D> {
         }
     }
 
-    fn drop_packet(&mut self, packet: Packet, reason: Drop) {
+    fn drop_frame(&mut self, frame: Frame, reason: Drop) {
         self.counters.count_drop(reason);
-        self.pool.put(packet.frame);
+        self.pool.put(frame);
     }
 
     fn carries(&self, port: PortId) -> bool {

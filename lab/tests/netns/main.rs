@@ -3,6 +3,7 @@
 mod lifecycle;
 mod links;
 mod programs;
+mod testbed;
 
 use std::{process::Command, time::Duration};
 

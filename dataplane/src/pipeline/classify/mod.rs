@@ -79,7 +79,10 @@ pub enum Refusal {
 /// Decides a flow.
 pub fn classify(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Decision, Refusal> {
     check_source(key, facts, snapshot)?;
-    if let Some(frontend) = snapshot.frontend(&FrontendKey::of_destination(key)) {
+    // What is delivered here has been translated already.
+    if facts.stage != Stage::Deliver
+        && let Some(frontend) = snapshot.frontend(&FrontendKey::of_destination(key))
+    {
         return service::decide(frontend, key, facts, snapshot);
     }
     if snapshot.is_service_addr(&key.dst) && !is_pod_or_host(&key.dst, snapshot) {
@@ -165,7 +168,8 @@ fn client_way(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Option<Way> 
 fn answers_port(dst: &Addr, snapshot: &Snapshot) -> PortId {
     match snapshot.resolve(dst) {
         Egress::Pod { port, .. } => port,
-        Egress::Host { .. } => PortId::HOST,
+        // What only the kernel reaches comes back by its route into the pod's veth.
+        Egress::Host { .. } | Egress::Kernel => PortId::HOST,
         _ => PortId::UPLINK,
     }
 }

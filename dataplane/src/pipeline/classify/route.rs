@@ -3,8 +3,9 @@
 use weir_packet::{FlowKey, Translation};
 use weir_tables::{Egress, PortId, Snapshot};
 
-use super::{Decision, Facts, Refusal, Reverse, Transform, answers_port, client_way, follow};
-use crate::batch::Stage;
+use super::{
+    Decision, Facts, Refusal, Reverse, Transform, answers_port, client_way, follow, port_is_pod,
+};
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
 
@@ -14,6 +15,10 @@ pub(super) fn decide(
     facts: &Facts,
     snapshot: &Snapshot,
 ) -> Result<Decision, Refusal> {
+    if port_is_pod(facts.port) && key.dst.is_link_local() && !snapshot.is_host_addr(&key.dst) {
+        // The gateway's address stands for flows that are known; nothing else has a way from here.
+        return Err(Refusal::Drop(Drop::LinkLocal));
+    }
     let egress = snapshot.resolve(&key.dst);
     if facts.port == PortId::UPLINK && !matches!(egress, Egress::Pod { .. }) {
         return Err(Refusal::Punt);
@@ -40,7 +45,6 @@ pub(super) fn decide(
 type Answer = (Reverse, Option<weir_tables::NextHop>);
 
 fn answer(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Answer, Refusal> {
-    debug_assert!(facts.stage == Stage::Arrived || facts.stage == Stage::Deliver);
     let way = client_way(key, facts, snapshot).ok_or(Refusal::Drop(Drop::NoRoute))?;
     let reverse = Reverse {
         key: key.reversed(),

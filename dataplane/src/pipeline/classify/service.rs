@@ -47,11 +47,15 @@ pub(super) fn decide(
 
 /// The answer to a packet for a service address where no service answers on its port.
 pub(super) fn refuse_port(key: &FlowKey, facts: &Facts) -> Refusal {
-    let is_ping = matches!(key.protocol, protocol::ICMP | protocol::ICMPV6)
-        && facts.is_whole
-        && key.sport != 0
-        && key.dport == 0;
-    if is_ping { Refusal::Echo } else { Refusal::Tell(Drop::NoFrontend) }
+    if protocol::has_ports(key.protocol) && !facts.is_whole {
+        return Refusal::Drop(Drop::FragmentUnsupported);
+    }
+    match key.protocol {
+        // The identifier, which stands for the source port, may be 0.
+        protocol::ICMP | protocol::ICMPV6 if facts.is_whole && key.dport == 0 => Refusal::Echo,
+        protocol::ICMP | protocol::ICMPV6 => Refusal::Drop(Drop::NoFrontend),
+        _ => Refusal::Tell(Drop::NoFrontend),
+    }
 }
 
 /// The worker that decides for a flow from outside: any worker computes the same.

@@ -1,0 +1,147 @@
+//! What the fuzzers run; `cargo test` runs the same over the committed corpora.
+//!
+//! | target | input | holds |
+//! |---|---|---|
+//! | [`parser`] | a frame | no panic; offsets lie inside; writers keep their length |
+//! | [`pipeline`] | steps: frames on ports, changes of the tables | no panic; balanced; pools whole |
+//! | [`state_protocol`] | an `Update` in wire form | no panic; a resync heals |
+
+#[path = "../../tests/common/mod.rs"]
+pub mod common;
+pub mod state;
+
+use weir_packet::reply::{IcmpError, write_echo_reply, write_icmp_error, write_tcp_reset};
+use weir_packet::{Parsed, Translation, checksum, decrement_ttl, nd, parse};
+use weir_tables::BackendState::{Active, Maintenance, Terminating};
+use weir_tables::{ObjectRef, PortId};
+
+use common::node::{PODS, SERVICES, backend_sets, frontends, network, pod, pod_name};
+use common::world::{Layout, World};
+pub use state::state_protocol;
+
+/// Parses a frame, and lets everything that writes by its headers write.
+pub fn parser(frame: &[u8]) {
+    let Ok(Parsed::Ip(packet)) = parse(frame) else { return };
+    let (headers, key) = (packet.headers, packet.key);
+    assert!(headers.l3 < headers.l4 && headers.l4 <= headers.end);
+    assert!(usize::from(headers.end) <= frame.len());
+    assert_eq!(key.src.family(), key.dst.family());
+    assert_eq!(key.reversed().reversed(), key);
+    let mut copy = frame.to_vec();
+    let is_valid = checksum::l4_is_valid(&copy, &headers);
+    let other = Translation::new(&key, Some((key.dst, 7)), Some((key.src, 9)));
+    other.apply(&mut copy, &headers);
+    let _ = decrement_ttl(&mut copy, &headers);
+    if let Ok(Parsed::Ip(after)) = parse(&copy) {
+        assert_eq!((after.key.src, after.key.dst), (key.dst, key.src));
+        let is_sctp = headers.protocol == weir_packet::protocol::SCTP;
+        assert!(is_sctp || !is_valid || checksum::l4_is_valid(&copy, &after.headers));
+    }
+    let writers: [fn(&mut [u8], &weir_packet::Headers) -> Option<usize>; 3] = [
+        write_tcp_reset,
+        write_echo_reply,
+        |buffer, headers| {
+            let Ok(Parsed::Ip(packet)) = parse(buffer) else { return None };
+            write_icmp_error(buffer, headers, IcmpError::PortUnreachable, packet.key.dst)
+        },
+    ];
+    for write in writers {
+        let mut buffer = frame.to_vec();
+        if let Some(len) = write(&mut buffer, &headers) {
+            assert!(len <= buffer.len());
+            assert!(matches!(parse(&buffer[..len]), Ok(Parsed::Ip(_))));
+        }
+    }
+    let _ = nd::parse_solicitation(frame, &headers);
+}
+
+/// Reads steps off the input: frames that come in by any port, and changes of the tables.
+pub fn pipeline(input: &[u8]) {
+    let Some((&start, mut rest)) = input.split_first() else { return };
+    let workers = [1, 2, 4][usize::from(start) % 3];
+    let layout = Layout { salt: u32::from(start >> 4), seed: start.into(), ..Layout::of(workers) };
+    let mut world = World::new(Layout { flows: 32, ..layout });
+    for _ in 0..64 {
+        let Some((&[kind, value, len], after)) = rest.split_first_chunk::<3>() else { break };
+        rest = after;
+        if kind < 192 {
+            let (frame, after) = rest.split_at(usize::from(len).min(rest.len()));
+            rest = after;
+            world.inject(port(kind), &completed(frame, value));
+            if value & 8 == 0 {
+                world.settle();
+                world.take_sent();
+            }
+        } else {
+            change(&mut world, kind, value, len);
+        }
+    }
+    world.settle();
+    world.take_sent();
+    world.take_asked();
+}
+
+fn port(kind: u8) -> PortId {
+    match kind % 8 {
+        0 | 1 => PortId::UPLINK,
+        2 => PortId::HOST,
+        3 => PortId(999),
+        pod => PortId(PODS[usize::from(pod) - 4].1),
+    }
+}
+
+/// As it is, or with lengths and checksums that let it through the parser.
+fn completed(frame: &[u8], value: u8) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if value & 1 != 0 && frame.len() > 20 {
+        let payload = frame.len() - 14;
+        match frame[12..14] {
+            [8, 0] => frame[16..18].copy_from_slice(&(payload as u16).to_be_bytes()),
+            [0x86, 0xdd] if payload >= 40 => {
+                frame[18..20].copy_from_slice(&(payload as u16 - 40).to_be_bytes());
+            }
+            _ => {}
+        }
+    }
+    frame
+}
+
+/// One change of the tables.
+fn change(world: &mut World, kind: u8, value: u8, more: u8) {
+    let (name, port) = PODS[usize::from(value) % PODS.len()];
+    let (service, _) = SERVICES[usize::from(more) % SERVICES.len()];
+    match kind % 8 {
+        0 => world.delete(&ObjectRef::Endpoint(pod_name(name, world.layout.salt))),
+        1 => world.upsert([pod(name, world.layout.salt, PortId(port))]),
+        2 => {
+            for frontend in frontends(service) {
+                world.tables.delete(&ObjectRef::Frontend(frontend.key));
+            }
+            world.publish();
+        }
+        3 => world.upsert(frontends(service).into_iter().map(weir_tables::Object::Frontend)),
+        4 | 5 => {
+            let states = [Active, Terminating, Maintenance];
+            let rows: Vec<_> = (0..PODS.len())
+                .filter(|at| value >> at & 1 != 0)
+                .map(|at| (PODS[at].0, states[usize::from(more >> 4) % 3]))
+                .collect();
+            world.upsert(backend_sets(service, &rows));
+        }
+        6 => {
+            let mut network = network();
+            if value & 1 != 0 {
+                network.neighbours.clear();
+            }
+            if value & 2 != 0 {
+                network.host = None;
+            }
+            if value & 4 != 0 {
+                network.routes.clear();
+            }
+            world.tables.set_network(network);
+            world.publish();
+        }
+        _ => world.clock.advance_ns(u64::from(value) << 30),
+    }
+}

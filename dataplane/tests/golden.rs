@@ -1,0 +1,13 @@
+//! Packet in, packet out: what a node does, case by case, in every arrangement of workers.
+
+mod common;
+#[path = "golden/changes.rs"]
+mod changes;
+#[path = "golden/links.rs"]
+mod links;
+#[path = "golden/refusals.rs"]
+mod refusals;
+#[path = "golden/routes.rs"]
+mod routes;
+#[path = "golden/services.rs"]
+mod services;

@@ -1,0 +1,208 @@
+//! Services: who translates, and what both sides see.
+
+use crate::common::node;
+use crate::common::variants::in_every_world;
+
+#[test]
+fn a_pod_reaches_a_service_and_hears_from_its_address() {
+    in_every_world(|s| {
+        for _ in 0..2 {
+            s.forwards("blue: udp blue:4000 > web:53", "green: udp blue:4000 > green:5353 ttl 63");
+            s.forwards("green: udp green:5353 > blue:4000", "blue: udp web:53 > blue:4000 ttl 63");
+        }
+        s.forwards("red: tcp/S red:4000 > web:80", "green: tcp/S red:4000 > green:8080 ttl 63");
+        s.forwards("green: tcp/SA green:8080 > red:4000", "red: tcp/SA web:80 > red:4000 ttl 63");
+        s.forwards("red: tcp/A red:4000 > web:80", "green: tcp/A red:4000 > green:8080 ttl 63");
+    });
+}
+
+#[test]
+fn a_flow_to_the_backend_itself_stays_apart() {
+    in_every_world(|s| {
+        s.forwards("blue: udp blue:4000 > web:53", "green: udp blue:4000 > green:5353 ttl 63");
+        s.forwards("blue: udp blue:4001 > green:5353", "green: udp blue:4001 > green:5353 ttl 63");
+        s.forwards("green: udp green:5353 > blue:4001", "blue: udp green:5353 > blue:4001 ttl 63");
+        s.forwards("green: udp green:5353 > blue:4000", "blue: udp web:53 > blue:4000 ttl 63");
+        // The same tuple twice cannot be told apart on the way back: the newcomer is refused.
+        s.drops("blue: udp blue:4001 > web:53", "reverse_collision");
+    });
+}
+
+#[test]
+fn the_outside_reaches_a_load_balancer_on_any_queue() {
+    in_every_world(|s| {
+        let workers = s.world.layout.queues.clone();
+        for sport in 4000..4010 {
+            let opening = format!("out: tcp/S client:{sport} > lb:80");
+            let opened = format!("green: tcp/S client:{sport} > green:8080 ttl 63");
+            s.forwards(&opening, &opened);
+            // A retransmission changes nothing.
+            s.forwards(&opening, &opened);
+            s.forwards(
+                &format!("green: tcp/SA green:8080 > client:{sport}"),
+                &format!("out: tcp/SA lb:80 > client:{sport} ttl 63"),
+            );
+            let frame = s.frame("out", &format!("tcp/A client:{sport} > lb:80"));
+            for worker in workers.iter().chain(&workers) {
+                s.world.inject_at_queue(*worker, &frame);
+                s.world.settle();
+            }
+            let sent = s.world.take_sent();
+            assert_eq!(sent.len(), workers.len() * 2);
+            assert!(sent.iter().all(|packet| *packet == sent[0]));
+            s.recount();
+        }
+        s.forwards("out: udp client:4000 > lb:53", "green: udp client:4000 > green:5353 ttl 63");
+        s.forwards("green: udp green:5353 > client:4000", "out: udp lb:53 > client:4000 ttl 63");
+    });
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() {
+    in_every_world(|s| {
+        for _ in 0..2 {
+            s.forwards("blue: udp blue:4000 > own:53", "blue: udp gateway:4000 > blue:5353 ttl 63");
+            s.forwards("blue: udp blue:5353 > gateway:4000", "blue: udp own:53 > blue:4000 ttl 63");
+        }
+        s.forwards("blue: tcp/S blue:4000 > own:80", "blue: tcp/S gateway:4000 > blue:8080 ttl 63");
+        s.forwards("blue: tcp/SA blue:8080 > gateway:4000", "blue: tcp/SA own:80 > blue:4000 ttl 63");
+        // Another pod reaches the same backend with its own address.
+        s.forwards("green: udp green:4000 > own:53", "blue: udp green:4000 > blue:5353 ttl 63");
+        s.forwards("blue: udp blue:5353 > green:4000", "green: udp own:53 > green:4000 ttl 63");
+    });
+}
+
+#[test]
+fn the_host_reaches_services_also_after_a_change() {
+    in_every_world(|s| {
+        s.forwards("host: tcp/S host:50000 > web:80", "green: tcp/S host:50000 > green:8080");
+        for _ in 0..3 {
+            s.forwards("green: tcp/SA green:8080 > host:50000", "host: tcp/SA web:80 > host:50000");
+            s.forwards("host: tcp/A host:50000 > web:80", "green: tcp/A host:50000 > green:8080");
+            // Any new snapshot: every entry is judged again.
+            s.world.publish();
+        }
+    });
+}
+
+#[test]
+fn a_backends_address_is_not_looked_up_again() {
+    in_every_world(|s| {
+        // A service on the very address and port that another one's backend has.
+        let Some(mut odd) = node::frontends("pair").into_iter().find(|row| {
+            row.key.l4_port == 53 && row.key.addr == node::addr("pair", s.family)
+        }) else {
+            panic!("there is one")
+        };
+        odd.key.addr = node::addr("green", s.family);
+        odd.key.l4_port = 5353;
+        s.world.upsert([weir_tables::Object::Frontend(odd)]);
+        s.set_backends("pair", &[("red", weir_tables::BackendState::Active)]);
+        s.forwards("grey: udp grey:1 > green:5353", "red: udp grey:1 > red:5353 ttl 63");
+        s.forwards("blue: udp blue:4000 > web:53", "green: udp blue:4000 > green:5353 ttl 63");
+        s.forwards("green: udp green:5353 > blue:4000", "blue: udp web:53 > blue:4000 ttl 63");
+    });
+}
+
+#[test]
+fn a_backend_on_another_node_is_reached_by_pods_only() {
+    in_every_world(|s| {
+        for _ in 0..2 {
+            s.forwards("blue: udp blue:4000 > far:53", "out: udp blue:4000 > remote:5353 ttl 63");
+            s.forwards("out: udp remote:5353 > blue:4000", "blue: udp far:53 > blue:4000 ttl 63");
+        }
+        let refused = "received 1, transmitted 1, originated 1, needs_snat 1";
+        let code = if s.family == 4 { "3/1" } else { "1/3" };
+        let reply =
+            |to: &str| format!("unreachable {code} far > {to} about udp {to}:4000 > far:53");
+        let (out, host) = (format!("out: {}", reply("client")), format!("host: {}", reply("host")));
+        s.case("out: udp client:4000 > far:53", &[&out], refused);
+        s.case("host: udp host:4000 > far:53", &[&host], refused);
+    });
+}
+
+#[test]
+fn a_service_of_the_kernels_side_answers_from_its_address() {
+    in_every_world(|s| {
+        s.set_backends("web", &[("docker", weir_tables::BackendState::Active)]);
+        for _ in 0..2 {
+            s.forwards("blue: udp blue:4000 > web:53", "host: udp blue:4000 > docker:5353");
+            s.forwards("host: udp docker:5353 > blue:4000", "blue: udp web:53 > blue:4000");
+        }
+    });
+}
+
+#[test]
+fn fragments_of_service_flows_are_dropped_whatever_part_they_are() {
+    use crate::common::packet::fragment;
+    in_every_world(|s| {
+        for _ in 0..2 {
+            for (port, text) in [
+                ("blue", "udp blue:4000 > web:53 len 100"),
+                ("out", "udp client:4000 > lb:53 len 100"),
+            ] {
+                for is_first in [true, false] {
+                    let piece = fragment(&s.frame(port, text), is_first);
+                    s.raw(port, &piece, &[], "received 1, fragment_unsupported 1");
+                }
+            }
+            s.forwards("blue: udp blue:4000 > web:53", "green: udp blue:4000 > green:5353 ttl 63");
+            s.forwards("out: udp client:4000 > lb:53", "green: udp client:4000 > green:5353 ttl 63");
+        }
+        // Answers: the beginning is known as an answer, and must not leave without its rest.
+        let piece = fragment(&s.frame("green", "udp green:5353 > blue:4000 len 100"), true);
+        s.raw("green", &piece, &[], "received 1, fragment_unsupported 1");
+    });
+}
+
+#[test]
+fn a_closed_connection_is_chosen_anew_by_the_next_syn() {
+    use weir_tables::BackendState::{Active, Terminating};
+    in_every_world(|s| {
+        for (client, port) in [("blue", "blue"), ("client", "out")] {
+            if port == "out" && s.world.layout.workers > 1 {
+                // The director may not have seen the end, where the pod's worker receives the flow.
+                continue;
+            }
+            let ttl = " ttl 63";
+            s.set_backends("pair", &[("green", Active)]);
+            let to = |flags: &str| format!("{port}: tcp/{flags} {client}:4000 > pair:80");
+            let at = |pod: &str, flags: &str| {
+                format!("{pod}: tcp/{flags} {client}:4000 > {pod}:8080{ttl}")
+            };
+            let answer = |pod: &str, flags: &str| {
+                (format!("{pod}: tcp/{flags} {pod}:8080 > {client}:4000"),
+                 format!("{port}: tcp/{flags} pair:80 > {client}:4000{ttl}"))
+            };
+            s.forwards(&to("S"), &at("green", "S"));
+            let (packet, expected) = answer("green", "SA");
+            s.forwards(&packet, &expected);
+            s.set_backends("pair", &[("green", Terminating), ("red", Active)]);
+            s.forwards(&to("A"), &at("green", "A"));
+            s.forwards(&to("AF"), &at("green", "AF"));
+            let (packet, expected) = answer("green", "AF");
+            s.forwards(&packet, &expected);
+            s.forwards(&to("A"), &at("green", "A"));
+            s.forwards(&to("S"), &at("red", "S"));
+            let (packet, expected) = answer("red", "SA");
+            s.forwards(&packet, &expected);
+            s.forwards(&to("A"), &at("red", "A"));
+        }
+    });
+}
+
+#[test]
+fn an_idle_connection_keeps_its_backend_for_hours() {
+    use weir_tables::BackendState::{Active, Terminating};
+    in_every_world(|s| {
+        s.set_backends("pair", &[("green", Active)]);
+        s.forwards("out: tcp/S client:4000 > pair:80", "green: tcp/S client:4000 > green:8080 ttl 63");
+        s.forwards("green: tcp/SA green:8080 > client:4000", "out: tcp/SA pair:80 > client:4000 ttl 63");
+        s.forwards("out: tcp/A client:4000 > pair:80", "green: tcp/A client:4000 > green:8080 ttl 63");
+        s.set_backends("pair", &[("green", Terminating), ("red", Active)]);
+        for _ in 0..3 {
+            s.advance_ms(7_200_000);
+            s.forwards("out: tcp/A client:4000 > pair:80", "green: tcp/A client:4000 > green:8080 ttl 63");
+        }
+    });
+}
