@@ -1,5 +1,5 @@
-//! Nothing is allocated in a turn once everything is warm: neither for packets of known flows nor for
-//! new flows, refusals, answers and handovers.
+//! Nothing is allocated in a turn once everything is warm: neither for packets of known flows nor
+//! for new flows, refusals, answers and handovers.
 #![allow(unsafe_code)] // A global allocator is an unsafe trait.
 
 mod common;
@@ -117,9 +117,9 @@ fn packets_of_known_flows_allocate_nothing() {
     for workers in [1, 2, 4] {
         let mut packets = Vec::new();
         for family in [4, 6] {
-            packets.extend(texts.map(|(port, text)| {
-                (port_of(port), arriving(port_of(port), text, family))
-            }));
+            packets.extend(
+                texts.map(|(port, text)| (port_of(port), arriving(port_of(port), text, family))),
+            );
         }
         let mut world = looping(workers, &packets);
         assert_eq!(allocations(&mut world, 20, 200), 0, "{workers} workers");

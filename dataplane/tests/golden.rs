@@ -1,8 +1,8 @@
 //! Packet in, packet out: what a node does, case by case, in every arrangement of workers.
 
-mod common;
 #[path = "golden/changes.rs"]
 mod changes;
+mod common;
 #[path = "golden/links.rs"]
 mod links;
 #[path = "golden/refusals.rs"]

@@ -90,13 +90,7 @@ impl Pair {
     }
 
     /// A worker with one device.
-    fn worker<D: Device>(
-        &self,
-        id: u8,
-        handoff: HandoffPorts,
-        pool: Pool,
-        device: D,
-    ) -> Worker<D> {
+    fn worker<D: Device>(&self, id: u8, handoff: HandoffPorts, pool: Pool, device: D) -> Worker<D> {
         Worker::new(Parts {
             id: WorkerId(id),
             workers: 2,
@@ -140,7 +134,8 @@ fn every_packet_between_two_threads_is_accounted_for() {
     let is_done = || {
         let ended = counters[1].read();
         let first = counters[0].read();
-        first.received >= TOTAL && ended.handed_in == first.handed_out
+        first.received >= TOTAL
+            && ended.handed_in == first.handed_out
             && ended.transmitted + ended.dropped() == ended.handed_in
     };
     std::thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! A seeded life of one node: clients and servers inside and outside, wires that lose, double, reorder
-//! and corrupt, backends and pods that come and go.
+//! A seeded life of one node: clients and servers inside and outside, wires that lose, double,
+//! reorder and corrupt, backends and pods that come and go.
 //!
 //! `WEIR_SEEDS=100` runs as many seeds instead of 20. A failing seed is printed.
 
@@ -91,8 +91,8 @@ impl Simulation {
         };
         if target != client {
             let is_tcp = self.rng.random_bool(0.5);
-            // Each target has client ports of its own: two flows with one reply tuple cannot be told
-            // apart by anybody.
+            // Each target has client ports of its own: nobody can tell two flows with one reply
+            // tuple apart.
             let targets = PODS.iter().chain(&SERVICES);
             let place = targets.take_while(|name| **name != target).count() as u16;
             let sport = self.rng.random_range(4000..4010) + 10 * place;

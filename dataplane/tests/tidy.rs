@@ -18,15 +18,18 @@ const LONG_SOURCES: [(&str, &str); 2] = [
 ];
 
 /// The files that may be `unsafe`, and for what.
-const UNSAFE_FILES: [(&str, &str); 14] = [
+const UNSAFE_FILES: [(&str, &str); 17] = [
     ("dataplane/src/device/xsk/device.rs", "descriptors of AF_XDP rings"),
     ("dataplane/src/device/xsk/socket.rs", "AF_XDP sockets and one socket option"),
     ("dataplane/src/device/xsk/umem.rs", "the base address of a UMEM"),
+    ("dataplane/src/flow/huge.rs", "where a mapping lies, and advice on memory"),
     ("dataplane/src/flow/index.rs", "prefetch"),
     ("dataplane/src/flow/store.rs", "a file mapped into memory"),
     ("dataplane/src/memory/umem.rs", "chunks of one region, each with one owner"),
     ("dataplane/src/netlink/offload.rs", "the ethtool ioctl"),
     ("dataplane/tests/alloc.rs", "a global allocator that counts"),
+    ("perf/benches/af_xdp/bpf.rs", "the bpf system call"),
+    ("perf/benches/af_xdp/forwarder.rs", "AF_XDP without the dataplane"),
     ("xdp-redirect/ebpf/src/main.rs", "eBPF programs"),
     ("xdp-redirect/ebpf/src/maps.rs", "eBPF programs"),
     ("xdp-redirect/ebpf/src/packet.rs", "eBPF programs"),

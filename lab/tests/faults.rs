@@ -237,7 +237,11 @@ fn weir_up_starts_a_killed_dataplane_again() {
         })?;
         println!("killed, under weir up: answers again after {} ms", watch.elapsed().as_millis());
         traffic.finish()?;
-        testbed.wait_until_settled()?;
+        wait_until("the agent to be heard again", PATIENCE, || {
+            let agent = testbed.status().ok()?.agent?;
+            let is_heard = agent.acknowledged_revision == agent.sent_revision;
+            (agent.dataplane_connected && is_heard).then_some(())
+        })?;
         get(testbed.client(), at(Service::http().load_balancer(), 1, 80), 50)?;
         ensure_no_connection_is_stuck(testbed)
     });

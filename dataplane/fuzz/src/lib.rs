@@ -3,12 +3,12 @@
 //! | target | input | holds |
 //! |---|---|---|
 //! | [`parser`] | a frame | no panic; offsets lie inside; writers keep their length |
-//! | [`pipeline`] | steps: frames on ports, changes of the tables | no panic; balanced; pools whole |
+//! | [`pipeline`] | frames on ports, changes of the tables | no panic; balanced; pools whole |
 //! | [`state_protocol`] | an `Update` in wire form | no panic; a resync heals |
 
 #[path = "../../tests/common/mod.rs"]
-pub mod common;
-pub mod state;
+mod common;
+mod state;
 
 use weir_packet::reply::{IcmpError, write_echo_reply, write_icmp_error, write_tcp_reset};
 use weir_packet::{Parsed, Translation, checksum, decrement_ttl, nd, parse};
@@ -37,14 +37,11 @@ pub fn parser(frame: &[u8]) {
         let is_sctp = headers.protocol == weir_packet::protocol::SCTP;
         assert!(is_sctp || !is_valid || checksum::l4_is_valid(&copy, &after.headers));
     }
-    let writers: [fn(&mut [u8], &weir_packet::Headers) -> Option<usize>; 3] = [
-        write_tcp_reset,
-        write_echo_reply,
-        |buffer, headers| {
+    let writers: [fn(&mut [u8], &weir_packet::Headers) -> Option<usize>; 3] =
+        [write_tcp_reset, write_echo_reply, |buffer, headers| {
             let Ok(Parsed::Ip(packet)) = parse(buffer) else { return None };
             write_icmp_error(buffer, headers, IcmpError::PortUnreachable, packet.key.dst)
-        },
-    ];
+        }];
     for write in writers {
         let mut buffer = frame.to_vec();
         if let Some(len) = write(&mut buffer, &headers) {

@@ -71,11 +71,8 @@ pub fn resync() -> Update {
         algorithm: v1::Algorithm::Maglev.into(),
         backends: vec![backend],
     };
-    let node = v1::NodeConfig {
-        name: "node".into(),
-        maglev_table_size: 251,
-        ..v1::NodeConfig::default()
-    };
+    let node =
+        v1::NodeConfig { name: "node".into(), maglev_table_size: 251, ..v1::NodeConfig::default() };
     let objects = [
         v1::object::Kind::Node(node),
         v1::object::Kind::BackendSet(set),

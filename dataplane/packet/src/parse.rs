@@ -15,7 +15,7 @@ use crate::protocol;
 use crate::wire::*;
 
 /// Finds the headers and the flow of a frame.
-#[inline]
+#[inline(always)]
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     // Offsets are u16; a datagram that reaches further has a length that lies for us.
     let frame = &frame[..frame.len().min(usize::from(u16::MAX))];

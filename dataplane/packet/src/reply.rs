@@ -41,6 +41,30 @@ pub fn write_tcp_reset(frame: &mut [u8], headers: &Headers) -> Option<usize> {
     emit_tcp(frame, &path, &reset, &[])
 }
 
+/// Cuts a TCP segment down to a reset, as if its own sender ended the connection: for a receiver that
+/// waits and may never send again. Nothing is written where it is a reset already.
+pub fn write_tcp_abort(frame: &mut [u8], headers: &Headers) -> Option<usize> {
+    if headers.protocol != protocol::TCP || headers.fragment != Fragment::None {
+        return None;
+    }
+    let tcp: &[u8; TCP_LEN] = header_at(frame, headers.l4.into())?;
+    let flags = tcp[13];
+    if flags & tcp_flags::RST != 0 || !is_unicast_between(frame, headers) {
+        return None;
+    }
+    let reset = Segment {
+        seq: u32_at(tcp, 4),
+        ack: u32_at(tcp, 8),
+        flags: tcp_flags::RST | flags & tcp_flags::ACK,
+        ..Segment::default()
+    };
+    let (sport, dport) = (u16_at(tcp, 0), u16_at(tcp, 2));
+    let (src, dst) = addresses(frame, headers)?;
+    let (dst_mac, src_mac) = (dst_mac(frame), src_mac(frame));
+    let path = Path { dst_mac, src_mac, src, dst, sport, dport, ttl: headers.ttl };
+    emit_tcp(frame, &path, &reset, &[])
+}
+
 /// Why a packet is not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {

@@ -5,6 +5,8 @@
 //! entries are kept in the file.
 #![allow(unsafe_code)] // Prefetching names an address without reading it.
 
+use super::huge;
+
 /// Slots per bucket.
 const WAYS: usize = 8;
 
@@ -35,7 +37,9 @@ impl Index {
     /// An index for `capacity` entries, at most half full.
     pub(super) fn new(capacity: usize) -> Index {
         let buckets = (capacity * 2 / WAYS).next_power_of_two().max(2);
-        Index { buckets: vec![Bucket::FREE; buckets].into_boxed_slice(), mask: buckets - 1 }
+        let mut buckets = vec![Bucket::FREE; buckets].into_boxed_slice();
+        huge::collapse(&mut buckets);
+        Index { mask: buckets.len() - 1, buckets }
     }
 
     #[inline]

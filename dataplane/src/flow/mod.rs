@@ -9,6 +9,7 @@
 //! Nothing here evicts a live flow: a full table refuses new ones, and that is counted.
 
 mod entry;
+mod huge;
 mod index;
 pub mod store;
 mod table;

@@ -8,12 +8,12 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use memmap2::MmapOptions;
+use rustix::fs::{FallocateFlags, fallocate};
 use thiserror::Error;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::table::Entries;
-use super::{FlowEntry, FlowTable, Timeouts};
+use super::{FlowEntry, FlowTable, Timeouts, huge};
 
 /// Changes whenever the meaning of the file does.
 const LAYOUT_VERSION: u32 = 1;
@@ -80,10 +80,13 @@ pub fn open(dir: &Path, options: &StoreOptions) -> Result<Adopted, StoreError> {
         // Cutting the file gives the pages back and reads as zeros afterwards.
         file.set_len(0).and_then(|()| file.set_len(bytes as u64)).map_err(fail)?;
     }
+    // All of it now: were the disk full later, a write would end the process.
+    let allocated = fallocate(&file, FallocateFlags::empty(), 0, bytes as u64);
+    allocated.map_err(|error| fail(error.into()))?;
     // SAFETY: the run directory belongs to this dataplane alone (its lock file is held), one worker
     // writes, and other processes only `read` the file, which copies.
-    let map = unsafe { MmapOptions::new().len(bytes).map_mut(&file) }.map_err(fail)?;
-    let map: &'static mut memmap2::MmapMut = Box::leak(Box::new(map));
+    let map = unsafe { huge::map_file(&file, bytes) }.map_err(fail)?;
+    huge::collapse(map);
     let (head, entries) = map.split_at_mut(HEADER_BYTES);
     let mut header = read_header(head);
     if fresh.is_some() {

@@ -6,7 +6,7 @@ use weir_packet::{Fragment, tcp_flags};
 use super::{Context, refuse, revalidate};
 use crate::batch::{BURST, Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::{Action, tcp};
+use crate::flow::{Action, flow_flags, tcp};
 
 /// Finds entries in two passes, so that the second finds in cache what the first asked for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
@@ -71,6 +71,16 @@ fn check(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         }
         revalidate::Judgement::Forget => cx.flows.remove(number),
         revalidate::Judgement::Refuse => {
+            let entry = cx.flows.entry(number);
+            if entry.has(flow_flags::FROM_SERVICE)
+                && !tcp::is_closing(entry.tcp)
+                && refuse::abort(packet, Drop::BackendGone, cx)
+            {
+                // A client that only receives would wait for ever: it is told in the place of the
+                // first answer, the backend with the next.
+                packet.verdict = Verdict::Flow { flow: number };
+                return;
+            }
             cx.flows.remove(number);
             if !tcp::is_opening(packet.headers.tcp_flags) {
                 refuse::tell(packet, Drop::BackendGone, cx);

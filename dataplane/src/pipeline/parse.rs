@@ -1,6 +1,6 @@
 //! First stage: bytes to offsets and a flow key.
 
-use weir_packet::{Addr, Headers, IcmpKind, Parsed, checksum, parse};
+use weir_packet::{Addr, IcmpKind, Parsed, checksum, parse};
 use weir_tables::PortId;
 
 use super::classify::port_is_pod;
@@ -18,8 +18,10 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
         }
         match parse(packet.frame.bytes()) {
             Ok(Parsed::Ip(parsed)) => {
-                copy_headers(&mut packet.headers, &parsed.headers);
-                packet.key = parsed.key;
+                packet.headers = parsed.headers;
+                // As words: the compiler moves an address through memory, written in halves and read
+                // whole, and the processor waits for that.
+                packet.key = zerocopy::transmute!(parsed.key.words());
                 packet.hash = cx.flows.hash(&parsed.key);
                 cx.flows.prefetch(packet.hash);
                 look_closer(packet, cx);
@@ -32,17 +34,6 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
             }
         }
     }
-}
-
-/// Field by field: they were written one by one, and a wide load would have to wait for that.
-#[inline]
-fn copy_headers(to: &mut Headers, from: &Headers) {
-    let &Headers { l3, l4, end, family, protocol, tcp_flags, fragment, .. } = from;
-    let &Headers { ttl, icmp, has_extensions, fragment_id, .. } = from;
-    (to.l3, to.l4, to.end) = (l3, l4, end);
-    (to.family, to.protocol, to.tcp_flags) = (family, protocol, tcp_flags);
-    (to.fragment, to.ttl, to.icmp) = (fragment, ttl, icmp);
-    (to.has_extensions, to.fragment_id) = (has_extensions, fragment_id);
 }
 
 /// The rare cases that must not reach the flow table.

@@ -1,7 +1,9 @@
 //! Refusals that the sender is told about, and pings of service addresses.
 
-use weir_packet::reply::{IcmpError, write_echo_reply, write_icmp_error, write_tcp_reset};
-use weir_packet::{Addr, protocol};
+use weir_packet::reply::{
+    IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
+};
+use weir_packet::{Addr, Parsed, parse, protocol};
 use weir_tables::Egress;
 
 use super::Context;
@@ -28,6 +30,19 @@ pub(super) fn tell(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) {
         cx.counters.count_drop(reason);
         cx.counters.count_originated();
     }
+}
+
+/// Makes a TCP segment of a connection that `reason` ends a reset for its receiver, in the sender's
+/// name; false where it cannot be one, and is as it was.
+pub(super) fn abort(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) -> bool {
+    if write_over(packet, write_tcp_abort).is_none() {
+        return false;
+    }
+    let Ok(Parsed::Ip(reset)) = parse(packet.frame.bytes()) else { return false };
+    packet.headers = reset.headers;
+    cx.counters.count_drop(reason);
+    cx.counters.count_originated();
+    true
 }
 
 /// Answers a ping of a service address.

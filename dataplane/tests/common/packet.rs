@@ -5,7 +5,8 @@
 //!  ping blue > green id 7             unreachable 3/3 web > blue
 //! ```
 //! TTL 64 is not written, nor the usual payload: 4 bytes of UDP and pings, none of TCP. Bytes of a
-//! payload count up. What is wrong with a packet follows in words: `bad checksum`, `damaged`, `macs`.
+//! payload count up. What is wrong with a packet follows in words: `bad checksum`, `damaged`,
+//! `macs`.
 
 use std::fmt::Write as _;
 
@@ -58,8 +59,7 @@ impl Text {
             _ => panic!("no such packet: {text}"),
         };
         let len = if kind == "tcp" { 0 } else { 4 };
-        let mut packet =
-            Text { protocol, flags, src, dst, sport, dport, ttl: DEFAULT_TTL, len };
+        let mut packet = Text { protocol, flags, src, dst, sport, dport, ttl: DEFAULT_TTL, len };
         while let Some(word) = words.next() {
             let value: u16 = words.next().and_then(|word| word.parse().ok()).expect("a number");
             match (word, kind) {
@@ -82,8 +82,7 @@ impl Text {
         let len = match self.protocol {
             protocol::UDP => emit_udp(&mut buffer, &path, &payload),
             protocol::TCP => {
-                let segment =
-                    Segment { seq: 1000, ack: 2000, flags: self.flags, window: 64 };
+                let segment = Segment { seq: 1000, ack: 2000, flags: self.flags, window: 64 };
                 emit_tcp(&mut buffer, &path, &segment, &payload)
             }
             _ => emit_echo(&mut buffer, &path, 1, &payload),

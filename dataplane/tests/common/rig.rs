@@ -1,5 +1,5 @@
-//! One worker over two devices of any kind, a pod's and the uplink's, and packets that must come out
-//! of each kind the same.
+//! One worker over two devices of any kind, a pod's and the uplink's, and packets that must come
+//! out of each kind the same.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! The same test in every arrangement that must not matter: 1, 2 and 4 workers, pods on any of them,
-//! uplink queues at all or at one, any queue of arrival, both families.
+//! The same test in every arrangement that must not matter: 1, 2 and 4 workers, pods on any of
+//! them, uplink queues at all or at one, any queue of arrival, both families.
 
 use weir_dataplane::worker::CounterValues;
 use weir_tables::{Object, PortId};
@@ -58,8 +58,8 @@ impl Drop for Printed {
 }
 
 impl Stage {
-    /// One packet, as `port: packet`; what is sent must be `expected`, in any order, and the counters
-    /// must rise by exactly `counts`.
+    /// One packet, as `port: packet`; what is sent must be `expected`, in any order, and the
+    /// counters must rise by exactly `counts`.
     #[track_caller]
     pub fn case(&mut self, text: &str, expected: &[&str], counts: &str) {
         let (from, packet) = text.split_once(": ").expect("port: packet");

@@ -1,7 +1,7 @@
 //! One node without a kernel: workers over memory devices, stepped by hand.
 //!
-//! Every worker has a trunk; those named in [`Layout::queues`] have a queue of the uplink, too. After
-//! each [`World::settle`] every pool is whole and the counters of every worker balance.
+//! Every worker has a trunk; those named in [`Layout::queues`] have a queue of the uplink, too.
+//! After each [`World::settle`] every pool is whole and the counters of every worker balance.
 
 use std::sync::Arc;
 
@@ -79,8 +79,7 @@ impl<D: Device> World<D> {
         let clock = VirtualClock::default();
         clock.advance_ns(1_000_000_000);
         let snapshots = Arc::new(ArcSwap::from_pointee(tables.snapshot()));
-        let wakers: Vec<_> =
-            (0..workers).map(|_| Sleeper::new().expect("an eventfd").1).collect();
+        let wakers: Vec<_> = (0..workers).map(|_| Sleeper::new().expect("an eventfd").1).collect();
         let owners: Vec<_> = layout.queues.iter().map(|queue| WorkerId(*queue)).collect();
         let (mut trunks, mut uplinks, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         let ends = connect(&wakers).into_iter();
@@ -261,7 +260,9 @@ impl<D: Device> World<D> {
 impl<D: Device> Drop for World<D> {
     /// Keeps the frames for the next world of this thread.
     fn drop(&mut self) {
-        if !std::thread::panicking() && self.workers.iter_mut().all(|worker| worker.pool().is_whole()) {
+        if !std::thread::panicking()
+            && self.workers.iter_mut().all(|worker| worker.pool().is_whole())
+        {
             frames::give_back(self.workers.iter_mut().map(Worker::pool));
         }
     }
@@ -276,9 +277,9 @@ pub fn difference(before: &CounterValues, after: &CounterValues) -> String {
         ("punted", after.punted - before.punted),
         ("expired", after.expired - before.expired),
     ];
-    let drops = Reason::ALL.iter().map(|reason| {
-        (reason.name(), after.drop_of(*reason) - before.drop_of(*reason))
-    });
+    let drops = Reason::ALL
+        .iter()
+        .map(|reason| (reason.name(), after.drop_of(*reason) - before.drop_of(*reason)));
     rows.extend(drops);
     let rows = rows.iter().filter(|row| row.1 > 0);
     rows.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")

@@ -56,14 +56,18 @@ fn a_deleted_backend_resets_its_connections_and_no_others() {
 }
 
 #[test]
-fn a_deleted_backend_is_told_when_it_answers() {
+fn an_answer_of_a_deleted_backend_ends_the_connection_on_both_sides() {
     in_every_world(|s| {
         for (port, client) in [("blue", "blue"), ("out", "client")] {
             s.set_backends("pair", &[("red", Active)]);
             open(s, port, client, 4000);
             s.set_backends("pair", &[("green", Active)]);
+            let answer = format!("red: tcp/A red:8080 > {client}:4000 len 700");
+            // The client may only receive: it would wait for ever.
+            let end = format!("{port}: tcp/AR pair:80 > {client}:4000 ttl 63");
+            s.case(&answer, &[&end], TOLD);
             let reset = format!("red: tcp/R {client}:4000 > red:8080");
-            s.case(&format!("red: tcp/A red:8080 > {client}:4000"), &[&reset], TOLD);
+            s.case(&answer, &[&reset], TOLD);
         }
     });
 }
@@ -131,7 +135,10 @@ fn a_deleted_service_refuses_and_its_connections_are_reset() {
 #[test]
 fn a_pod_at_a_used_address_starts_with_no_flows() {
     in_every_world(|s| {
-        s.forwards("out: tcp/S client:4000 > lb:80", "green: tcp/S client:4000 > green:8080 ttl 63");
+        s.forwards(
+            "out: tcp/S client:4000 > lb:80",
+            "green: tcp/S client:4000 > green:8080 ttl 63",
+        );
         s.forwards("blue: udp blue:4000 > green:53", "green: udp blue:4000 > green:53 ttl 63");
         s.forwards("green: udp green:53 > blue:4000", "blue: udp green:53 > blue:4000 ttl 63");
         let before = s.world.counters().transmitted;

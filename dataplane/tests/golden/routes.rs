@@ -47,10 +47,7 @@ fn host_and_pods_reach_each_other() {
 fn a_pod_reaches_the_world_and_the_world_a_pod() {
     in_every_world(|s| {
         for _ in 0..2 {
-            s.forwards(
-                "blue: udp blue:4000 > client:53",
-                "out: udp blue:4000 > client:53 ttl 63",
-            );
+            s.forwards("blue: udp blue:4000 > client:53", "out: udp blue:4000 > client:53 ttl 63");
             s.forwards(
                 "out: udp client:53 > blue:4000 ttl 9",
                 "blue: udp client:53 > blue:4000 ttl 8",
@@ -98,7 +95,11 @@ fn what_is_not_ours_is_punted_unchanged() {
     in_every_world(|s| {
         let punted = "received 1, transmitted 1, punted 1";
         s.case("out: udp client:4000 > host:9999", &["host: udp client:4000 > host:9999"], punted);
-        s.case("out: tcp/A client:1 > near:2 ttl 1", &["host: tcp/A client:1 > near:2 ttl 1"], punted);
+        s.case(
+            "out: tcp/A client:1 > near:2 ttl 1",
+            &["host: tcp/A client:1 > near:2 ttl 1"],
+            punted,
+        );
     });
 }
 

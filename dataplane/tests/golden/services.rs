@@ -65,7 +65,10 @@ fn a_pod_reaches_itself_through_its_service() {
             s.forwards("blue: udp blue:5353 > gateway:4000", "blue: udp own:53 > blue:4000 ttl 63");
         }
         s.forwards("blue: tcp/S blue:4000 > own:80", "blue: tcp/S gateway:4000 > blue:8080 ttl 63");
-        s.forwards("blue: tcp/SA blue:8080 > gateway:4000", "blue: tcp/SA own:80 > blue:4000 ttl 63");
+        s.forwards(
+            "blue: tcp/SA blue:8080 > gateway:4000",
+            "blue: tcp/SA own:80 > blue:4000 ttl 63",
+        );
         // Another pod reaches the same backend with its own address.
         s.forwards("green: udp green:4000 > own:53", "blue: udp green:4000 > blue:5353 ttl 63");
         s.forwards("blue: udp blue:5353 > green:4000", "green: udp own:53 > green:4000 ttl 63");
@@ -89,9 +92,10 @@ fn the_host_reaches_services_also_after_a_change() {
 fn a_backends_address_is_not_looked_up_again() {
     in_every_world(|s| {
         // A service on the very address and port that another one's backend has.
-        let Some(mut odd) = node::frontends("pair").into_iter().find(|row| {
-            row.key.l4_port == 53 && row.key.addr == node::addr("pair", s.family)
-        }) else {
+        let Some(mut odd) = node::frontends("pair")
+            .into_iter()
+            .find(|row| row.key.l4_port == 53 && row.key.addr == node::addr("pair", s.family))
+        else {
             panic!("there is one")
         };
         odd.key.addr = node::addr("green", s.family);
@@ -147,7 +151,10 @@ fn fragments_of_service_flows_are_dropped_whatever_part_they_are() {
                 }
             }
             s.forwards("blue: udp blue:4000 > web:53", "green: udp blue:4000 > green:5353 ttl 63");
-            s.forwards("out: udp client:4000 > lb:53", "green: udp client:4000 > green:5353 ttl 63");
+            s.forwards(
+                "out: udp client:4000 > lb:53",
+                "green: udp client:4000 > green:5353 ttl 63",
+            );
         }
         // Answers: the beginning is known as an answer, and must not leave without its rest.
         let piece = fragment(&s.frame("green", "udp green:5353 > blue:4000 len 100"), true);
@@ -171,8 +178,10 @@ fn a_closed_connection_is_chosen_anew_by_the_next_syn() {
                 format!("{pod}: tcp/{flags} {client}:4000 > {pod}:8080{ttl}")
             };
             let answer = |pod: &str, flags: &str| {
-                (format!("{pod}: tcp/{flags} {pod}:8080 > {client}:4000"),
-                 format!("{port}: tcp/{flags} pair:80 > {client}:4000{ttl}"))
+                (
+                    format!("{pod}: tcp/{flags} {pod}:8080 > {client}:4000"),
+                    format!("{port}: tcp/{flags} pair:80 > {client}:4000{ttl}"),
+                )
             };
             s.forwards(&to("S"), &at("green", "S"));
             let (packet, expected) = answer("green", "SA");
@@ -196,13 +205,25 @@ fn an_idle_connection_keeps_its_backend_for_hours() {
     use weir_tables::BackendState::{Active, Terminating};
     in_every_world(|s| {
         s.set_backends("pair", &[("green", Active)]);
-        s.forwards("out: tcp/S client:4000 > pair:80", "green: tcp/S client:4000 > green:8080 ttl 63");
-        s.forwards("green: tcp/SA green:8080 > client:4000", "out: tcp/SA pair:80 > client:4000 ttl 63");
-        s.forwards("out: tcp/A client:4000 > pair:80", "green: tcp/A client:4000 > green:8080 ttl 63");
+        s.forwards(
+            "out: tcp/S client:4000 > pair:80",
+            "green: tcp/S client:4000 > green:8080 ttl 63",
+        );
+        s.forwards(
+            "green: tcp/SA green:8080 > client:4000",
+            "out: tcp/SA pair:80 > client:4000 ttl 63",
+        );
+        s.forwards(
+            "out: tcp/A client:4000 > pair:80",
+            "green: tcp/A client:4000 > green:8080 ttl 63",
+        );
         s.set_backends("pair", &[("green", Terminating), ("red", Active)]);
         for _ in 0..3 {
             s.advance_ms(7_200_000);
-            s.forwards("out: tcp/A client:4000 > pair:80", "green: tcp/A client:4000 > green:8080 ttl 63");
+            s.forwards(
+                "out: tcp/A client:4000 > pair:80",
+                "green: tcp/A client:4000 > green:8080 ttl 63",
+            );
         }
     });
 }

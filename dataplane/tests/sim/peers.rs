@@ -1,7 +1,7 @@
 //! Toy hosts: clients that remember what they asked, servers that answer what they get.
 //!
-//! Every payload says who asked whom, so that each side can tell a packet that is for it from one that
-//! went astray, and a damaged one from both.
+//! Every payload says who asked whom, so that each side can tell a packet that is for it from one
+//! that went astray, and a damaged one from both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use weir_packet::build::{Path, Segment, emit_tcp, emit_udp};
 use weir_packet::{
-    Addr, FlowKey, Fragment, IcmpKind, Packet, Parsed, checksum, parse, protocol, rewrite, tcp_flags,
+    Addr, FlowKey, Fragment, IcmpKind, Packet, Parsed, checksum, parse, protocol, rewrite,
+    tcp_flags,
 };
 
 use crate::common::node::{PORTS, SERVICES, addr, arriving_macs, name_of, port_of};
@@ -34,12 +35,12 @@ pub struct Peers {
     pub refused: u64,
 }
 
-const NAMES: [&str; 9] =
-    ["blue", "green", "red", "grey", "client", "web", "pair", "lb", "own"];
+const NAMES: [&str; 9] = ["blue", "green", "red", "grey", "client", "web", "pair", "lb", "own"];
 const ANSWER: u8 = 0x80;
 
 impl Peers {
-    /// These pods are backends of a service from now on; earlier ones may still hear from their flows.
+    /// These pods are backends of a service from now on; earlier ones may still hear from their
+    /// flows.
     pub fn serve(&mut self, service: &'static str, pods: impl Iterator<Item = &'static str>) {
         self.servers_of(service).extend(pods);
     }
@@ -70,7 +71,8 @@ impl Peers {
     pub fn receive(&mut self, host: &'static str, frame: &[u8]) -> Option<Vec<u8>> {
         let (packet, payload) = intact(frame)?;
         let key = packet.key;
-        if packet.headers.icmp == IcmpKind::Error || packet.headers.tcp_flags & tcp_flags::RST != 0 {
+        if packet.headers.icmp == IcmpKind::Error || packet.headers.tcp_flags & tcp_flags::RST != 0
+        {
             self.refused += 1;
             return None;
         }
@@ -80,8 +82,8 @@ impl Peers {
         }
         let is_pod = !matches!(host, "client" | "host");
         if !is_pod && key.dst != addr(host, asked.family) {
-            // The address of a pod that is detached is the kernel's business, and then whoever's the
-            // default route leads to.
+            // The address of a pod that is detached is the kernel's business, and then whoever's
+            // the default route leads to.
             return None;
         }
         let client = addr(asked.client, asked.family);
@@ -89,10 +91,12 @@ impl Peers {
         if kind == ANSWER {
             assert_eq!(host, asked.client, "{key}: an answer for {asked:?}");
             assert_eq!((key.dst, key.dport), (client, asked.sport), "{asked:?}");
-            // A server may answer a question of a flow that was forgotten meanwhile: it then speaks for
-            // itself, to a client that takes it for nobody's.
+            // A server may answer a question of a flow that was forgotten meanwhile: it then speaks
+            // for itself, to a client that takes it for nobody's.
             let as_asked = (key.src, key.sport) == (target, asked.target_port());
-            let by_server = self.servers_of(asked.target).iter()
+            let by_server = self
+                .servers_of(asked.target)
+                .iter()
                 .any(|pod| (key.src, key.sport) == (addr(pod, asked.family), asked.server_port()));
             assert!(as_asked || by_server, "{key}: from nobody's address, {asked:?}");
             self.answered += u64::from(as_asked);
@@ -143,8 +147,9 @@ impl Asked {
     }
 }
 
-/// Whether no bit of the headers flipped together with one of the checksum that hides it, as happens
-/// once in some ten thousand damaged packets: an address that nobody has, a port that is one bit off.
+/// Whether no bit of the headers flipped together with one of the checksum that hides it, as
+/// happens once in some ten thousand damaged packets: an address that nobody has, a port that is
+/// one bit off.
 fn is_plausible(packet: &Packet, asked: Asked) -> bool {
     let FlowKey { src, dst, sport, dport, .. } = packet.key;
     let is_known = |addr: &Addr| name_of(addr) != addr.to_string();

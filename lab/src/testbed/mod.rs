@@ -144,16 +144,17 @@ impl Testbed {
         self.weir(&[&["endpoint", "attach", &name], &interface[..], &addresses].concat()).map(drop)
     }
 
-    /// Removes a pod as Kubernetes would: its object, its servers, its interface.
+    /// Removes a pod in the order of Kubernetes: its servers end, then its object and its interface
+    /// go.
     ///
     /// # Errors
     /// [`Error::NoPod`]; what `weir endpoint detach` says.
     pub fn remove_pod(&mut self, name: &str) -> Result<()> {
         let pod = self.pods.remove(name).ok_or_else(|| Error::NoPod { pod: name.into() })?;
+        pod.servers().iter().for_each(Process::kill);
         if self.manifest(name).exists() {
             self.delete(name)?;
         }
-        pod.servers().iter().for_each(Process::kill);
         self.weir(&["endpoint", "detach", &format!("default/{name}")])?;
         self.node.ip(&format!("link delete dev {}", pod.interface())).map(drop)
     }

@@ -101,8 +101,20 @@ impl Pod {
     /// # Errors
     /// [`Error::Command`](crate::Error::Command) with what `ss` said.
     pub fn count_established(&self, port: u16) -> Result<usize> {
+        self.count(port, &["state", "established"])
+    }
+
+    /// The same, with those that were closed here but whose other end does not know yet.
+    ///
+    /// # Errors
+    /// Those of [`Pod::count_established`].
+    pub fn count_unfinished(&self, port: u16) -> Result<usize> {
+        self.count(port, &["state", "established", "state", "fin-wait-1"])
+    }
+
+    fn count(&self, port: u16, states: &[&str]) -> Result<usize> {
         let filter = format!("sport = :{port}");
-        let lines = self.host.run(["ss", "-Htn", "state", "established", &filter])?;
-        Ok(lines.lines().count())
+        let words = [&["ss", "-Htn"], states, &[filter.as_str()]].concat();
+        Ok(self.host.run(words)?.lines().count())
     }
 }

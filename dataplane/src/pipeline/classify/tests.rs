@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use weir_packet::{Mac, protocol};
 use weir_tables::{
     Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendType,
-    HostPort, MaglevParams, Network, NodeConfig, Object, Prefix, Route, RouteTarget, Tables, Uplink,
+    HostPort, MaglevParams, Network, NodeConfig, Object, Prefix, Route, RouteTarget, Tables,
+    Uplink,
 };
 
 use super::*;
@@ -241,18 +242,36 @@ fn every_refusal_has_its_reason() {
         (tcp("10.0.0.2", "8.8.8.8", 1, 2), arrived(HERE, 0), spoofed),
         (tcp("10.0.0.1", "10.0.0.2", 1, 2), arrived(PortId::UPLINK, 0), spoofed),
         (tcp("192.0.2.10", "10.0.0.2", 1, 2), arrived(PortId::UPLINK, 0), spoofed),
-        (tcp("10.0.0.1", "8.8.8.8", 1, 2), arrived(PortId(77), 0),
-            Err(Refusal::Drop(Drop::NoEndpoint))),
-        (tcp("10.0.0.1", "10.96.0.1", 1, 81), arrived(HERE, 0),
-            Err(Refusal::Tell(Drop::NoFrontend))),
-        (tcp("10.0.0.1", "10.96.0.4", 1, 80), arrived(HERE, 0),
-            Err(Refusal::Tell(Drop::NoBackend))),
-        (tcp("192.0.2.10", "10.96.0.3", 1, 80), arrived(PortId::HOST, 0),
-            Err(Refusal::Tell(Drop::NeedsSnat))),
-        (directed_to(0, "10.96.0.3"), arrived(PortId::UPLINK, 0),
-            Err(Refusal::Tell(Drop::NeedsSnat))),
-        (tcp("192.0.2.10", "8.8.8.8", 1, 2), arrived(PortId::HOST, 0),
-            Err(Refusal::Drop(Drop::NoRoute))),
+        (
+            tcp("10.0.0.1", "8.8.8.8", 1, 2),
+            arrived(PortId(77), 0),
+            Err(Refusal::Drop(Drop::NoEndpoint)),
+        ),
+        (
+            tcp("10.0.0.1", "10.96.0.1", 1, 81),
+            arrived(HERE, 0),
+            Err(Refusal::Tell(Drop::NoFrontend)),
+        ),
+        (
+            tcp("10.0.0.1", "10.96.0.4", 1, 80),
+            arrived(HERE, 0),
+            Err(Refusal::Tell(Drop::NoBackend)),
+        ),
+        (
+            tcp("192.0.2.10", "10.96.0.3", 1, 80),
+            arrived(PortId::HOST, 0),
+            Err(Refusal::Tell(Drop::NeedsSnat)),
+        ),
+        (
+            directed_to(0, "10.96.0.3"),
+            arrived(PortId::UPLINK, 0),
+            Err(Refusal::Tell(Drop::NeedsSnat)),
+        ),
+        (
+            tcp("192.0.2.10", "8.8.8.8", 1, 2),
+            arrived(PortId::HOST, 0),
+            Err(Refusal::Drop(Drop::NoRoute)),
+        ),
         (tcp("8.8.8.8", "192.0.2.10", 1, 2), arrived(PortId::UPLINK, 0), Err(Refusal::Punt)),
     ];
     for (key, facts, refusal) in rows {

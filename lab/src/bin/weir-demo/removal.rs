@@ -4,10 +4,11 @@ use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use weir_lab::{
+    Process,
     clock::{pause, wait_until},
     program,
     report::DownloadReport,
-    testbed::{HTTP_PORT, Service},
+    testbed::{HTTP_PORT, Pod, Service},
 };
 
 use crate::{Demo, setup::BACKENDS, show::print_split, tools};
@@ -35,9 +36,10 @@ pub fn remove_backend(demo: &mut Demo) -> Result<()> {
     // Well into the transfers.
     pause(Duration::from_millis(500));
     let lost = testbed.pod(GONE)?.count_established(HTTP_PORT)?;
+    end_servers(testbed.pod(GONE)?)?;
     testbed.remove_pod(GONE)?;
     testbed.wait_for_backends("web", BACKENDS.len() - 1)?;
-    println!("    {DOWNLOADS} downloads run; {GONE}, which serves {lost} of them, is deleted.");
+    println!("    {DOWNLOADS} downloads run; {GONE} serves {lost} of them, ends, and is deleted.");
 
     let printed = downloads.wait_for_success(Duration::from_secs(60))?;
     let report: DownloadReport = serde_json::from_str(&printed).context("the client's report")?;
@@ -63,4 +65,11 @@ pub fn remove_backend(demo: &mut Demo) -> Result<()> {
     let figures = format!("{stayed} of {stayed} other downloads finished");
     demo.summary.add("a backend removed", figures);
     Ok(())
+}
+
+/// As SIGTERM to a pod that is deleted: connections are closed while the backend is still known.
+fn end_servers(pod: &Pod) -> Result<()> {
+    pod.servers().iter().for_each(Process::kill);
+    let closed = || (pod.count_unfinished(HTTP_PORT).ok()? == 0).then_some(());
+    Ok(wait_until("the clients of the deleted pod to know", SOON, closed)?)
 }

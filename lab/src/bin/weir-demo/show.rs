@@ -110,7 +110,8 @@ pub fn print_logs(testbed: &Testbed, error: &anyhow::Error) {
     }
 }
 
-/// Copies what all programs said out of the lab's folder, which goes with the lab.
+/// Copies what all programs said out of the lab's folder, which goes with the lab, beside what weir
+/// says now.
 fn save_logs(testbed: &Testbed, error: &anyhow::Error) -> std::io::Result<PathBuf> {
     let folder = env::temp_dir().join(format!("{}-logs", testbed.lab().prefix()));
     fs::create_dir_all(&folder)?;
@@ -122,6 +123,12 @@ fn save_logs(testbed: &Testbed, error: &anyhow::Error) -> std::io::Result<PathBu
             fs::copy(&path, folder.join(entry.file_name()))?;
         }
     }
+    for arguments in [&["status"][..], &["service", "list"], &["flow", "list"], &["drops"]] {
+        let said = testbed.weir(arguments).unwrap_or_else(|error| error.to_string());
+        fs::write(folder.join(format!("weir-{}", arguments.join("-"))), said)?;
+    }
+    let links = testbed.node().ip("-s link").unwrap_or_else(|error| error.to_string());
+    fs::write(folder.join("node-links"), links)?;
     Ok(folder)
 }
 
