@@ -80,9 +80,9 @@ struct Model {
     connections: HashMap<u32, Connection>,
     keys: BTreeMap<FlowKey, u32>,
     next: u32,
-    /// Protocols and client ports of connections that were forgotten, or refused for a collision. Of
-    /// those from outside a director forgets one half and a pod's worker the other, each when its
-    /// next packet comes: with several workers these ports are left alone from then on.
+    /// Protocols and client ports of connections that were forgotten, or refused for a collision.
+    /// Of those from outside a director forgets one half and a pod's worker the other, each when
+    /// its next packet comes: with several workers these ports are left alone from then on.
     forgotten: Vec<(u8, u16)>,
 }
 
@@ -286,7 +286,8 @@ fn port_towards(dst: &Addr) -> PortId {
     pod.map_or(UPLINK_PORT, |pod| port_of(pod))
 }
 
-/// Histories of `WEIR_SEED`, 1 by default: the same seed gives the same ones. `WEIR_FULL=1` runs more.
+/// Histories of `WEIR_SEED`, 1 by default: the same seed gives the same ones. `WEIR_FULL=1` runs
+/// more.
 fn config() -> ProptestConfig {
     let number = |text: String| text.parse().ok();
     let seed = std::env::var("WEIR_SEED").ok().and_then(number).unwrap_or(1);

@@ -36,8 +36,9 @@ pub fn clean_up_on_signal() -> Result<()> {
     Ok(())
 }
 
-/// After a failure: does not return when it comes from a signal that [`clean_up_on_signal`] handles,
-/// which takes processes from under everything that uses them. The signal then ends this process.
+/// After a failure: does not return when it comes from a signal that [`clean_up_on_signal`]
+/// handles, which takes processes from under everything that uses them. The signal then ends this
+/// process.
 pub fn stay_if_interrupted() {
     while INTERRUPTED.load(Ordering::SeqCst) {
         thread::park();

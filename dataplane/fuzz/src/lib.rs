@@ -10,7 +10,9 @@
 mod common;
 mod state;
 
-use weir_packet::reply::{IcmpError, write_echo_reply, write_icmp_error, write_tcp_reset};
+use weir_packet::reply::{
+    IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
+};
 use weir_packet::{Parsed, Translation, checksum, decrement_ttl, nd, parse};
 use weir_tables::BackendState::{Active, Maintenance, Terminating};
 use weir_tables::{ObjectRef, PortId};
@@ -37,8 +39,9 @@ pub fn parser(frame: &[u8]) {
         let is_sctp = headers.protocol == weir_packet::protocol::SCTP;
         assert!(is_sctp || !is_valid || checksum::l4_is_valid(&copy, &after.headers));
     }
-    let writers: [fn(&mut [u8], &weir_packet::Headers) -> Option<usize>; 3] =
-        [write_tcp_reset, write_echo_reply, |buffer, headers| {
+    type Writer = fn(&mut [u8], &weir_packet::Headers) -> Option<usize>;
+    let writers: [Writer; 4] =
+        [write_tcp_reset, write_tcp_abort, write_echo_reply, |buffer, headers| {
             let Ok(Parsed::Ip(packet)) = parse(buffer) else { return None };
             write_icmp_error(buffer, headers, IcmpError::PortUnreachable, packet.key.dst)
         }];

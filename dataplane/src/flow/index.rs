@@ -95,8 +95,8 @@ impl Index {
         true
     }
 
-    /// Moves one slot of a full bucket to its other bucket. Without this a table of a million entries
-    /// refuses some hundred flows before it is full, one in 2500.
+    /// Moves one slot of a full bucket to its other bucket. Without this a table of 524,288 entries
+    /// refuses some 120 of them although it has room.
     #[cold]
     fn vacate(&mut self, bucket: usize) -> bool {
         (0..WAYS).any(|way| {

@@ -150,6 +150,7 @@ impl<D: Device> Worker<D> {
         stop: &AtomicBool,
         mut heartbeat: impl FnMut(Instant, &[D]),
     ) {
+        self.wait_for_state(clock, sleeper, stop, &mut heartbeat);
         let mut idle_since = clock.now();
         self.last_turn = idle_since;
         while !stop.load(Ordering::Relaxed) {
@@ -170,6 +171,25 @@ impl<D: Device> Worker<D> {
             } else {
                 std::hint::spin_loop();
             }
+        }
+    }
+
+    /// Waits for the first snapshot. Packets wait in the rings meanwhile: judged by empty tables, those
+    /// of adopted flows would be dropped and new ones refused.
+    fn wait_for_state<C: Clock>(
+        &mut self,
+        clock: &C,
+        sleeper: &mut Sleeper,
+        stop: &AtomicBool,
+        heartbeat: &mut impl FnMut(Instant, &[D]),
+    ) {
+        const NO_DEVICES: [Option<BorrowedFd<'_>>; sleep::FDS_MAX] = [None; sleep::FDS_MAX];
+        while self.newest.load().revision() == 0 && !stop.load(Ordering::Relaxed) {
+            heartbeat(clock.now(), &self.parts.devices);
+            for device in &mut self.parts.devices {
+                device.flush(&mut self.parts.pool);
+            }
+            sleeper.wait(&NO_DEVICES, 2);
         }
     }
 

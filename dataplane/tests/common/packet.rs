@@ -191,7 +191,7 @@ pub fn fragment(frame: &[u8], is_first: bool) -> Vec<u8> {
     let mut out = frame[..l4].to_vec();
     if packet.headers.family == 4 {
         out[l3 + 2..l3 + 4].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
-        let flags = field / 8 | if is_first { 0x2000 } else { 0 };
+        let flags = if is_first { 0x2000 } else { field / 8 };
         out[l3 + 4..l3 + 8].copy_from_slice(&[0, 9, (flags >> 8) as u8, flags as u8]);
         out[l3 + 10..l3 + 12].fill(0);
         let sum = !ones_sum(&out[l3..l3 + 20]);

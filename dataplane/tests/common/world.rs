@@ -43,7 +43,7 @@ impl Layout {
     /// `workers` workers, each with a queue, and small tables.
     pub fn of(workers: u8) -> Layout {
         let queues = (0..workers).collect();
-        Layout { workers, queues, frames: 32, flows: 256, salt: 0, seed: 1 }
+        Layout { workers, queues, frames: 64, flows: 256, salt: 0, seed: 1 }
     }
 }
 
@@ -234,9 +234,11 @@ impl<D: Device> World<D> {
 
     /// Counters, summed over workers.
     pub fn counters(&self) -> CounterValues {
-        let mut sum = CounterValues::default();
-        sum.drops = vec![0; Reason::ALL.len()];
-        sum.malformed = vec![0; weir_packet::Malformed::ALL.len()];
+        let mut sum = CounterValues {
+            drops: vec![0; Reason::ALL.len()],
+            malformed: vec![0; weir_packet::Malformed::ALL.len()],
+            ..CounterValues::default()
+        };
         for worker in &self.workers {
             let values = worker.counters().read();
             sum.received += values.received;

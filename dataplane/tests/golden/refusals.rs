@@ -57,12 +57,15 @@ fn service_addresses_answer_pings() {
 #[test]
 fn refusals_are_limited_per_turn() {
     in_every_world(|s| {
+        // One batch: the first 32 are told, and the rest dropped without a word.
         let frame = s.frame("blue", "tcp/S blue:4000 > empty:80");
-        for _ in 0..28 {
+        for _ in 1..60 {
             s.world.inject(port_of("blue"), &frame);
         }
-        s.world.settle();
-        assert_eq!(s.world.take_sent().len(), 28);
+        let (sent, counts) = s.run(port_of("blue"), &frame);
+        assert_eq!(sent, ["blue: tcp/AR empty:80 > blue:4000"; 32]);
+        let told = "received 60, transmitted 32, originated 60, no_backend 60";
+        assert_eq!(counts, format!("{told}, reply_rate_limited 28"));
     });
 }
 

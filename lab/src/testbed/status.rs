@@ -90,11 +90,11 @@ impl Status {
     /// Whether the agent has read its manifests and every worker runs what it made of them.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let (Some(agent), Some(dataplane)) = (&self.agent, &self.dataplane) else { return false };
-        let revision = agent.sent_revision;
-        agent.synced
-            && agent.dataplane_connected
-            && agent.acknowledged_revision == revision
-            && dataplane.workers.iter().all(|worker| worker.snapshot_revision >= revision)
+        // The dataplane acknowledges a revision when every worker runs it.
+        self.agent.as_ref().is_some_and(|agent| {
+            agent.synced
+                && agent.dataplane_connected
+                && agent.acknowledged_revision == agent.sent_revision
+        })
     }
 }
