@@ -16,7 +16,7 @@ pub mod paths;
 pub mod socket;
 
 /// The protocols, version 1.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {
     tonic::include_proto!("weir.v1");
 }

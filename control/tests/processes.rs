@@ -240,7 +240,7 @@ fn up_starts_both_restarts_what_fails_and_stops_in_order() {
     std::thread::sleep(Duration::from_millis(1200));
     signal(pids["agent"], Signal::KILL);
     let line = up.wait_for("weir-agent (pid");
-    assert!(line.contains("killed by signal 9; starting it again in 200ms"), "{line}");
+    assert!(line.contains("killed by signal 9; starting it again in 10ms"), "{line}");
     assert!(line.contains("meanwhile the dataplane keeps forwarding"), "{line}");
     up.wait_for("weir-agent: started, pid ");
     signal(pids["dataplane"], Signal::KILL);

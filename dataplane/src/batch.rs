@@ -3,13 +3,30 @@
 use weir_packet::{FlowKey, Headers};
 use weir_tables::{PortId, WorkerId};
 
-use crate::device::RxMeta;
 use crate::drops::Drop;
 use crate::memory::Frame;
 
 /// Most packets of one burst. Larger bursts bring nothing beyond the noise (copy mode sends 32 per
 /// call), and 64 packets with their headers fit the L1 cache.
 pub const BURST: usize = 64;
+
+/// What the receiving side knows of a packet's checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Complete, or at least as the sender left it: rewriting updates it incrementally.
+    #[default]
+    Full,
+    /// May hold only the pseudo-header sum, because the sender is a veth of this machine with
+    /// transmit offload: the parser looks and completes it before anything else.
+    MaybePartial,
+}
+
+/// What a device says about a received packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RxMeta {
+    /// State of the checksums.
+    pub checksum: Checksum,
+}
 
 /// One packet on its way through the pipeline.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` counts too, so a heartbeat stamped here
-/// can be judged by the eBPF programs.
+/// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` counts too, so a heartbeat stamped
+/// here can be judged by the eBPF programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub u64);
 

@@ -31,16 +31,22 @@ macro_rules! drops {
 
 drops! {
     BackendGone, "backend_gone", "the service no longer has the backend of this flow";
-    EgressFull, "egress_full", "the transmit ring is full: the receiver or the wire is slower than the sender";
-    FlowTableFull, "flow_table_full", "no room for a new flow: raise --flows-max, or look who opens so many";
+    EgressFull, "egress_full",
+        "the transmit ring is full: the receiver or the wire is slower than the sender";
+    FlowTableFull, "flow_table_full",
+        "no room for a new flow: raise --flows-max, or look who opens so many";
     FragmentUnsupported, "fragment_unsupported", "an IP fragment of a service flow";
     HandoffFull, "handoff_full", "the ring to the worker that owns the flow is full";
     HeaderMalformed, "header_malformed", "the packet's headers contradict its bytes";
-    LinkLocal, "link_local", "multicast or link-local traffic of a pod that ends at its link: normal, kernels send some";
-    NeedsSnat, "needs_snat", "the backend is on another node and the client is not a pod: needs source translation";
+    LinkLocal, "link_local",
+        "multicast or link-local traffic of a pod that ends at its link: normal, kernels send \
+         some";
+    NeedsSnat, "needs_snat",
+        "the backend is on another node and the client is not a pod: needs source translation";
     NoBackend, "no_backend", "the service has no backend that could answer; the sender was told";
     NoEndpoint, "no_endpoint", "came in by a port where no pod is attached";
-    NoFrontend, "no_frontend", "no service answers on this port of a service address; the sender was told";
+    NoFrontend, "no_frontend",
+        "no service answers on this port of a service address; the sender was told";
     NoRoute, "no_route", "the kernel has no route to the destination";
     NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
     ProtocolUnsupported, "protocol_unsupported", "a service does not answer this protocol";
@@ -50,7 +56,8 @@ drops! {
     TooBig, "too_big", "larger than the MTU of where it should leave";
     TtlExpired, "ttl_expired", "the hop limit reached zero here";
     ReverseCollision, "reverse_collision", "another live flow has the same reply tuple";
-    UplinkDown, "uplink_down", "no uplink to leave by, or nothing on it answers neighbour discovery";
+    UplinkDown, "uplink_down",
+        "no uplink to leave by, or nothing on it answers neighbour discovery";
 }
 
 impl From<Malformed> for Drop {

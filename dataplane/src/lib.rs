@@ -19,6 +19,7 @@
 pub mod attach;
 pub mod batch;
 pub mod clock;
+pub mod counters;
 pub mod device;
 pub mod drops;
 pub mod flow;

@@ -64,7 +64,8 @@ struct Flags {
     /// Largest IP packet on the trunks, in bytes.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=1778))]
     mtu: u32,
-    /// Remove everything that a dataplane left in the kernel (programs, maps, links, routes), and end.
+    /// Remove everything that a dataplane left in the kernel (programs, maps, links, routes), and
+    /// end.
     #[arg(long)]
     remove: bool,
 }

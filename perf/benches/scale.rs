@@ -36,10 +36,11 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let mut node = Node::start()?;
-    node.idle(FEW - 2)?;
-    node.measure(&options, FEW)?;
-    node.idle(MANY - FEW)?;
-    node.measure(&options, MANY)
+    node.idle(FEW - node.endpoints)?;
+    node.measure(&options)?;
+    let cost = node.idle(MANY - FEW)?;
+    println!("{cost}\n");
+    node.measure(&options)
 }
 
 /// A node with two pods that talk, and a namespace that all idle ones share: weir sees a veth each,
@@ -72,8 +73,9 @@ impl Node {
         Ok(Node { idle, endpoints: 2, testbed })
     }
 
-    /// Attaches more idle endpoints. Their interfaces are made before memory is looked at.
-    fn idle(&mut self, count: u32) -> Result<()> {
+    /// Attaches more idle endpoints, and says what they cost. Their interfaces are made before
+    /// memory is looked at.
+    fn idle(&mut self, count: u32) -> Result<String> {
         let numbers = self.endpoints..self.endpoints + count;
         for number in numbers.clone() {
             let ends = (format!("eth{number}"), format!("idle{number}"));
@@ -96,17 +98,22 @@ impl Node {
         pause(std::time::Duration::from_secs(1));
         let after = self.memory()?;
         self.endpoints += count;
-        println!("{count} endpoints attached one by one in {elapsed_ms} ms; KiB per endpoint:");
         let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(count);
-        println!("  available memory  {:9.1}", -each(before.available, after.available));
-        println!("  of it slab        {:9.1}", each(before.slab, after.slab));
-        println!("  dataplane, RSS    {:9.1}", each(before.dataplane, after.dataplane));
-        println!("  agent, RSS        {:9.1}", each(before.agent, after.agent));
-        println!("  (dataplane {} KiB, agent {} KiB in all)\n", after.dataplane, after.agent);
-        Ok(())
+        Ok(format!(
+            "{count} endpoints attached, one by one, in {elapsed_ms} ms; KiB per endpoint:\n  \
+               available memory  {:9.1}\n  slab              {:9.1}\n  \
+               dataplane, RSS    {:9.1} of {}\n  agent, RSS        {:9.1} of {}",
+            -each(before.available, after.available),
+            each(before.slab, after.slab),
+            each(before.dataplane, after.dataplane),
+            after.dataplane,
+            each(before.agent, after.agent),
+            after.agent,
+        ))
     }
 
-    fn measure(&self, options: &Options, endpoints: u32) -> Result<()> {
+    fn measure(&self, options: &Options) -> Result<()> {
+        let endpoints = self.endpoints;
         let before = self.cpu_ns()?;
         let watch = Stopwatch::start();
         pause(IDLE);

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 use weir_dataplane::batch::BURST;
 use weir_dataplane::clock::Instant;
 use weir_dataplane::device::memory::{MemoryDevice, Packet};
@@ -95,7 +95,9 @@ pub fn packets(flows: u32, family: u8, shuffle_seed: Option<u64>) -> Vec<Packet>
 pub fn tables() -> Tables {
     let mut tables = Tables::new(1);
     let pods = (0..CLIENTS).map(|number| (0, CLIENT_PORT, number));
-    for (net, first, number) in pods.chain((0..SERVICES * BACKENDS).map(|number| (1, BACKEND_PORT, number))) {
+    for (net, first, number) in
+        pods.chain((0..SERVICES * BACKENDS).map(|number| (1, BACKEND_PORT, number)))
+    {
         let port = PortId(first + number);
         let pod = Endpoint {
             name: format!("bench/pod-{port}"),

@@ -1,3 +1,4 @@
+//! Fuzz target `pipeline`: what it does is in the package's library.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| weir_dataplane_fuzz::pipeline(input));

@@ -41,8 +41,8 @@ pub fn write_tcp_reset(frame: &mut [u8], headers: &Headers) -> Option<usize> {
     emit_tcp(frame, &path, &reset, &[])
 }
 
-/// Cuts a TCP segment down to a reset, as if its own sender ended the connection: for a receiver that
-/// waits and may never send again. Nothing is written where it is a reset already.
+/// Cuts a TCP segment down to a reset, as if its own sender ended the connection: for a receiver
+/// that waits and may never send again. Nothing is written where it is a reset already.
 pub fn write_tcp_abort(frame: &mut [u8], headers: &Headers) -> Option<usize> {
     if headers.protocol != protocol::TCP || headers.fragment != Fragment::None {
         return None;

@@ -19,6 +19,7 @@ use std::os::fd::BorrowedFd;
 use weir_tables::PortId;
 
 use crate::batch::Batch;
+pub use crate::batch::{Checksum, RxMeta};
 use crate::memory::{Frame, Pool};
 
 pub mod faulty;
@@ -45,24 +46,6 @@ impl Ports {
             Ports::Except(ports) => !ports.contains(&port),
         }
     }
-}
-
-/// What the receiving side knows of a packet's checksums.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checksum {
-    /// Complete, or at least as the sender left it: rewriting updates it incrementally.
-    #[default]
-    Full,
-    /// May hold only the pseudo-header sum, because the sender is a veth of this machine with
-    /// transmit offload: the parser looks and completes it before anything else.
-    MaybePartial,
-}
-
-/// What a device says about a received packet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RxMeta {
-    /// State of the checksums.
-    pub checksum: Checksum,
 }
 
 /// Counters of one device; they only rise.

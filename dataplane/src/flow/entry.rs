@@ -4,7 +4,6 @@ use weir_packet::{FlowKey, Translation};
 use weir_tables::{BackendAddr, WorkerId};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-
 /// Bits of [`FlowEntry::flags`].
 pub mod flow_flags {
     /// From a client to a service: the translation's destination is the backend.
@@ -45,7 +44,8 @@ pub struct FlowEntry {
     pub in_port: u32,
     /// The pod's port that they leave by, or 0 where they leave elsewhere.
     pub out_port: u32,
-    /// [`FlowEntry::LIVE`], or 0 for a free entry. Written last, so that a half-written entry is free.
+    /// [`FlowEntry::LIVE`], or 0 for a free entry. Written last, so that a half-written entry is
+    /// free.
     pub live: u8,
     /// Bits of [`super::tcp`].
     pub tcp: u8,

@@ -1,8 +1,8 @@
 //! The index of a flow table: buckets of eight tagged slots, one cache line each.
 //!
-//! A slot holds 32 bits of the key's hash and the entry's number, plus one; 0 is a free slot. A key has
-//! two buckets; it lies in the first unless that was full when it came. The index is rebuilt from the entries at start, so only
-//! entries are kept in the file.
+//! A slot holds 32 bits of the key's hash and the entry's number, plus one; 0 is a free slot. A
+//! key has two buckets; it lies in the first unless that was full when it came. The index is
+//! rebuilt from the entries at start, so only entries are kept in the file.
 #![allow(unsafe_code)] // Prefetching names an address without reading it.
 
 use super::huge;
@@ -10,8 +10,8 @@ use super::huge;
 /// Slots per bucket.
 const WAYS: usize = 8;
 
-/// Tags side by side, so that one vector instruction compares them: which slot matches is random, and
-/// the processor would guess it wrong.
+/// Tags side by side, so that one vector instruction compares them: which slot matches is random,
+/// and the processor would guess it wrong.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -147,7 +147,8 @@ pub(super) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch of any address has no effect but on the cache; SSE is x86-64's baseline.
+        // SAFETY: a prefetch of any address has no effect but on the cache; SSE is x86-64's
+        // baseline.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

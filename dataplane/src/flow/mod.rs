@@ -1,8 +1,10 @@
 //! What a worker remembers: its flows, as plain data of fixed size and fixed capacity.
 //!
-//! - [`FlowEntry`] is one direction of one flow, 128 bytes: the key and what the fast path checks in
-//!   the first cache line, the transform in the second. The two directions name each other (`peer`).
-//! - [`FlowTable`] finds entries by key: buckets of eight tagged slots over a dense array of entries.
+//! - [`FlowEntry`] is one direction of one flow, 128 bytes: the key and what the fast path checks
+//!   in the first cache line, the transform in the second. The two directions name each other
+//!   (`peer`).
+//! - [`FlowTable`] finds entries by key: buckets of eight tagged slots over a dense array of
+//!   entries.
 //! - [`tcp`] keeps enough TCP state to expire well; [`Timeouts`] says after how long.
 //! - [`store`] maps the entries from a file on tmpfs, so that the next process adopts them.
 //!
@@ -19,8 +21,8 @@ pub use entry::{Action, FlowEntry, flow_flags};
 pub use store::{Adopted, StoreError, StoreHeader};
 pub use table::{Direction, FlowTable, TableFull};
 
-/// After how long without a packet a flow is forgotten, in milliseconds. The defaults are those of the
-/// reference (conntrack timeouts).
+/// After how long without a packet a flow is forgotten, in milliseconds. The defaults are those of
+/// the reference (conntrack timeouts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP, both directions seen.

@@ -1,7 +1,8 @@
 //! Flow entries in a file on tmpfs, so that a restarted process keeps its connections.
 //!
-//! The file is a 4096-byte header and the entries of one worker. A header that does not match (another
-//! layout, number of workers, capacity, or boot) means a fresh start: the entries are zeroed.
+//! The file is a 4096-byte header and the entries of one worker. A header that does not match
+//! (another layout, number of workers, capacity, or boot) means a fresh start: the entries are
+//! zeroed.
 #![allow(unsafe_code)] // Mapping a file is a promise about who else writes it.
 
 use std::fs::{File, OpenOptions};
@@ -63,7 +64,8 @@ pub struct StoreOptions {
     pub timeouts: Timeouts,
 }
 
-/// Opens the table of a worker in `dir`, adopting what fits. The mapping lives until the process ends.
+/// Opens the table of a worker in `dir`, adopting what fits. The mapping lives until the process
+/// ends.
 pub fn open(dir: &Path, options: &StoreOptions) -> Result<Adopted, StoreError> {
     let path = file_path(dir, options.worker);
     let fail = |source| StoreError::File { path: path.clone(), source };
@@ -98,8 +100,8 @@ pub fn open(dir: &Path, options: &StoreOptions) -> Result<Adopted, StoreError> {
     Ok(Adopted { flows: table.len(), table, fresh })
 }
 
-/// Reads the live entries of a worker's file, for people. Entries that change meanwhile may be torn;
-/// they are only shown.
+/// Reads the live entries of a worker's file, for people. Entries that change meanwhile may be
+/// torn; they are only shown.
 pub fn read_flows(dir: &Path, worker: u32, limit: usize) -> io::Result<Vec<FlowEntry>> {
     use std::os::unix::fs::FileExt;
     let file = File::open(file_path(dir, worker))?;

@@ -74,8 +74,8 @@ impl FlowTable {
         FlowTable::over(entries, seed, timeouts)
     }
 
-    /// A table over entries that may hold flows of an earlier process: they are adopted, to be checked
-    /// against the first snapshot that their next packet meets.
+    /// A table over entries that may hold flows of an earlier process: they are adopted, to be
+    /// checked against the first snapshot that their next packet meets.
     pub(super) fn over(entries: Entries, seed: u64, timeouts: Timeouts) -> FlowTable {
         let capacity = entries.len();
         assert!(capacity < u32::MAX as usize, "entry numbers are 32 bits");
@@ -246,7 +246,8 @@ impl FlowTable {
     /// All flows, for tests.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &FlowEntry)> {
         let used = self.entries[..self.unused as usize].iter().enumerate();
-        used.filter(|(_, entry)| entry.live == FlowEntry::LIVE).map(|(at, entry)| (at as u32, entry))
+        used.filter(|(_, entry)| entry.live == FlowEntry::LIVE)
+            .map(|(at, entry)| (at as u32, entry))
     }
 
     /// A flow lives while either of its directions does.

@@ -52,8 +52,8 @@ pub fn is_closing(state: u8) -> bool {
     state & RESET != 0 || state & (FIN_OWN | FIN_PEER) == FIN_OWN | FIN_PEER
 }
 
-/// Whether the sender may open a new connection on the same ports: the old one is over, or the sender
-/// has said goodbye. A director sees no more than that of a connection's end.
+/// Whether the sender may open a new connection on the same ports: the old one is over, or the
+/// sender has said goodbye. A director sees no more than that of a connection's end.
 pub fn is_reusable(state: u8) -> bool {
     is_closing(state) || state & FIN_OWN != 0
 }

@@ -5,8 +5,8 @@
 //!   is a bug (a debug build panics): a frame ends in a [`Pool`] or in a device's ring.
 //! - [`Pool`] holds a worker's free frames, and sends frames that belong to another worker home.
 //!
-//! The kernel's half of a frame's life (FILL, RX, TX, COMPLETION) is in `device::xsk`, which turns a
-//! frame into its chunk index and back.
+//! The kernel's half of a frame's life (FILL, RX, TX, COMPLETION) is in `device::xsk`, which turns
+//! a frame into its chunk index and back.
 
 mod pool;
 mod umem;

@@ -1,8 +1,8 @@
 //! A worker's free frames, and the way home for frames of other workers.
 //!
-//! The region is split into equal home ranges, one per worker. A frame received by worker A and sent
-//! by worker B completes at B: B puts it into its pool like any other, and the pool pushes it into
-//! the return ring to A. A return ring is as large as A's whole range, so a push cannot fail.
+//! The region is split into equal home ranges, one per worker. A frame received by worker A and
+//! sent by worker B completes at B: B puts it into its pool like any other, and the pool pushes it
+//! into the return ring to A. A return ring is as large as A's whole range, so a push cannot fail.
 
 use std::ops::Range;
 

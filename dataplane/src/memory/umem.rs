@@ -35,8 +35,8 @@ pub struct Frame {
 unsafe impl Send for Frame {}
 
 impl Umem {
-    /// Allocates `chunks` zeroed chunks that no device shares, for worlds without a kernel, and hands
-    /// out their frames, in order of index. The memory is never freed.
+    /// Allocates `chunks` zeroed chunks that no device shares, for worlds without a kernel, and
+    /// hands out their frames, in order of index. The memory is never freed.
     pub fn anonymous(chunks: u32, chunk_size: u32) -> (Umem, Vec<Frame>) {
         let bytes = chunks as usize * chunk_size as usize;
         let layout = Layout::from_size_align(bytes, 4096).expect("a few chunks fit isize");
@@ -50,10 +50,9 @@ impl Umem {
 
     /// Takes over a mapped region and hands out its frames, in order of index.
     ///
-    /// # Safety
-    /// `base` points to `chunks * chunk_size` readable, writable, initialised bytes that stay mapped
-    /// until the process ends and that are accessed only through the returned frames, or by the
-    /// kernel between [`Frame::into_index`] and [`Umem::frame`].
+    /// # Safety `base` points to `chunks * chunk_size` readable, writable, initialised bytes that
+    /// stay mapped until the process ends and that are accessed only through the returned frames,
+    /// or by the kernel between [`Frame::into_index`] and [`Umem::frame`].
     pub unsafe fn from_raw(base: NonNull<u8>, chunks: u32, chunk_size: u32) -> (Umem, Vec<Frame>) {
         assert!(chunk_size.is_power_of_two() && (512..=32768).contains(&chunk_size));
         let umem = Umem { base, chunk_size, chunks };

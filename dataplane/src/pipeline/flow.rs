@@ -1,5 +1,5 @@
-//! Second stage: the flow's entry, if this worker knows it and it still holds. Every packet comes by
-//! here, and most leave with all that is to know about them.
+//! Second stage: the flow's entry, if this worker knows it and it still holds. Every packet comes
+//! by here, and most leave with all that is to know about them.
 
 use weir_packet::{Fragment, tcp_flags};
 

@@ -3,7 +3,8 @@
 //! 1. [`parse`]: bytes to offsets and a flow key; answers ARP and ND of pods.
 //! 2. [`flow`]: the flow's entry, if this worker knows it and it still holds.
 //! 3. [`classify`]: for a first packet, the decision: a pure function of (key, facts, snapshot).
-//! 4. [`learn`]: the decision becomes entries of the flow table, or a refusal is told to the sender.
+//! 4. [`learn`]: the decision becomes entries of the flow table, or a refusal is told to the
+//! sender.
 //! 5. [`rewrite`]: the transform: addresses, ports, TTL, checksums, MACs.
 //!
 //! Each stage is a plain loop over the batch. A packet that has its verdict is passed over by the
@@ -14,8 +15,8 @@ use weir_tables::{NextHop, Snapshot, WorkerId};
 use weir_xdp_redirect::Settings;
 
 use crate::batch::Batch;
+use crate::counters::Counters;
 use crate::flow::FlowTable;
-use crate::worker::Counters;
 
 pub mod classify;
 mod flow;

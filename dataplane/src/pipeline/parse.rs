@@ -5,8 +5,7 @@ use weir_tables::PortId;
 
 use super::classify::port_is_pod;
 use super::{Context, gateway_addr, local};
-use crate::batch::{Packet, Stage, Verdict};
-use crate::device::Checksum;
+use crate::batch::{Checksum, Packet, Stage, Verdict};
 use crate::drops::Drop;
 
 /// Parses every packet and starts loading its flow's bucket.
@@ -19,8 +18,8 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
         match parse(packet.frame.bytes()) {
             Ok(Parsed::Ip(parsed)) => {
                 packet.headers = parsed.headers;
-                // As words: the compiler moves an address through memory, written in halves and read
-                // whole, and the processor waits for that.
+                // As words: the compiler moves an address through memory, written in halves and
+                // read whole, and the processor waits for that.
                 packet.key = zerocopy::transmute!(parsed.key.words());
                 packet.hash = cx.flows.hash(&parsed.key);
                 cx.flows.prefetch(packet.hash);
@@ -59,7 +58,8 @@ fn look_closer(packet: &mut Packet, cx: &mut Context<'_>) {
     }
 }
 
-/// Whether a link-local address is neither the gateway, which speaks for hairpin flows, nor the host.
+/// Whether a link-local address is neither the gateway, which speaks for hairpin flows, nor the
+/// host.
 fn ends_at_link(dst: &Addr, cx: &Context<'_>) -> bool {
     dst.is_link_local() && *dst != gateway_addr(dst.is_v4()) && !cx.snapshot.is_host_addr(dst)
 }

@@ -62,7 +62,8 @@ fn error_for(reason: Drop) -> IcmpError {
     }
 }
 
-/// Runs a writer over the frame's whole buffer; the frame keeps its length where nothing was written.
+/// Runs a writer over the frame's whole buffer; the frame keeps its length where nothing was
+/// written.
 fn write_over(
     packet: &mut Packet,
     write: impl FnOnce(&mut [u8], &weir_packet::Headers) -> Option<usize>,

@@ -45,8 +45,8 @@ pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
             match follow(&dst, cx.me, cx.snapshot) {
                 // A pod that took over the address of another one starts with no flows.
                 Some(way) if way.out_port == entry.out_port => {
-                    // Only an answer to the host is delivered without a pod's port: by the worker that
-                    // translates for the host, though any worker reaches it.
+                    // Only an answer to the host is delivered without a pod's port: by the worker
+                    // that translates for the host, though any worker reaches it.
                     let by_worker = matches!(action, Action::Deliver { .. }) && way.out_port == 0;
                     let action = if by_worker { action } else { way.action };
                     Judgement::Keep { action, unresolved: way.unresolved }
@@ -59,8 +59,7 @@ pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
 
 /// Whether an entry holds no longer, though no packet of its own has shown that yet.
 pub(super) fn is_over(entry: &FlowEntry, cx: &Context<'_>) -> bool {
-    entry.revision != cx.snapshot.revision()
-        && !matches!(judge(entry, cx), Judgement::Keep { .. })
+    entry.revision != cx.snapshot.revision() && !matches!(judge(entry, cx), Judgement::Keep { .. })
 }
 
 /// A pod's port still belongs to a pod with this address.
@@ -74,7 +73,10 @@ fn sender_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
 fn service_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     let after = entry.translation.key_after(&entry.key);
     let (frontend, backend) = if entry.has(flow_flags::TO_SERVICE) {
-        (FrontendKey::of_destination(&entry.key), BackendAddr { addr: after.dst, l4_port: after.dport })
+        (
+            FrontendKey::of_destination(&entry.key),
+            BackendAddr { addr: after.dst, l4_port: after.dport },
+        )
     } else if entry.has(flow_flags::FROM_SERVICE) {
         let back = after.reversed();
         let sender = BackendAddr { addr: entry.key.src, l4_port: entry.key.sport };

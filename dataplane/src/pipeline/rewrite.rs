@@ -33,8 +33,8 @@ fn address(packet: &mut Packet, row: &Adjacency) {
     set_macs(packet.frame.bytes_mut(), row.dst_mac, src);
 }
 
-/// What a router does to every packet before it leaves by an adjacency: the MTU holds, and the TTL goes
-/// down, unless it comes from or goes to the host itself.
+/// What a router does to every packet before it leaves by an adjacency: the MTU holds, and the TTL
+/// goes down, unless it comes from or goes to the host itself.
 #[inline]
 pub(super) fn route<'a>(
     packet: &mut Packet,
@@ -62,16 +62,14 @@ fn apply(packet: &mut Packet, flow: u32, cx: &mut Context<'_>) {
         return;
     };
     packet.verdict = match action {
-        Action::Transmit { adjacency } => {
-            match route(packet, adjacency, cx) {
-                Ok(row) => {
-                    entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
-                    address(packet, row);
-                    Verdict::Transmit { adjacency }
-                }
-                Err(reason) => Verdict::Drop(reason),
+        Action::Transmit { adjacency } => match route(packet, adjacency, cx) {
+            Ok(row) => {
+                entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
+                address(packet, row);
+                Verdict::Transmit { adjacency }
             }
-        }
+            Err(reason) => Verdict::Drop(reason),
+        },
         Action::ToKernel { adjacency } => {
             entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
             if let Some(row) = cx.snapshot.adjacency(adjacency) {

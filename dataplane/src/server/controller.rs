@@ -76,8 +76,9 @@ impl Controller {
         }
     }
 
-    /// Publishes the first snapshot: the kernel's network together with the state that the last process
-    /// left on disk. Together, because a flow that meets a snapshot without its pod is forgotten.
+    /// Publishes the first snapshot: the kernel's network together with the state that the last
+    /// process left on disk. Together, because a flow that meets a snapshot without its pod is
+    /// forgotten.
     pub async fn start(&mut self, network: &KernelState) {
         if let Some(kernel) = &self.kernel {
             self.tables.set_network(kernel.network(network));
@@ -130,17 +131,17 @@ impl Controller {
         self.save();
     }
 
-    /// Applies an update: deletes first, then upserts, then one snapshot. What cannot be accepted is
-    /// refused by name, and what it had replaced stays.
+    /// Applies an update: deletes first, then upserts, then one snapshot. What cannot be accepted
+    /// is refused by name, and what it had replaced stays.
     pub async fn apply(&mut self, update: Update) -> Applied {
         let mut rejected = Vec::new();
         for name in self.deletions(&update) {
             self.delete(&name).await;
         }
-        let (nodes, others): (Vec<_>, Vec<_>) =
-            update.upserts.into_iter().partition(|object| {
-                matches!(object.kind, Some(v1::object::Kind::Node(_)))
-            });
+        let (nodes, others): (Vec<_>, Vec<_>) = update
+            .upserts
+            .into_iter()
+            .partition(|object| matches!(object.kind, Some(v1::object::Kind::Node(_))));
         // The node first: backend sets are built with its Maglev parameters.
         for object in nodes.into_iter().chain(others) {
             if let Err(rejection) = self.upsert(object).await {
@@ -285,9 +286,7 @@ impl Controller {
     fn prune_kernel(&mut self) {
         let tables = &self.tables;
         let Some(kernel) = &mut self.kernel else { return };
-        let keep_addr = |addr: &Addr| {
-            tables.is_service_addr(addr) || tables.is_endpoint_addr(addr)
-        };
+        let keep_addr = |addr: &Addr| tables.is_service_addr(addr) || tables.is_endpoint_addr(addr);
         let keep_port = |port| tables.is_endpoint_port(port);
         if let Err(error) = kernel.prune(keep_addr, keep_port) {
             tracing::warn!(%error, "leftovers of an earlier process");

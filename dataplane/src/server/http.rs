@@ -52,9 +52,7 @@ fn respond<B>(
         "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, page(shared, outcomes)),
         "/healthz" => match observe::degraded(shared).as_slice() {
             [] => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-            problems => {
-                (StatusCode::SERVICE_UNAVAILABLE, "text/plain", problems.join("\n") + "\n")
-            }
+            problems => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", problems.join("\n") + "\n"),
         },
         _ => (StatusCode::NOT_FOUND, "text/plain", "try /metrics or /healthz\n".to_owned()),
     };
@@ -82,12 +80,8 @@ fn page(shared: &Shared, outcomes: &XdpOutcomes) -> String {
 }
 
 fn add_devices(page: &mut Page, shared: &Shared) {
-    let packets = [
-        &metrics::RX_PACKETS,
-        &metrics::RX_BYTES,
-        &metrics::TX_PACKETS,
-        &metrics::TX_BYTES,
-    ];
+    let packets =
+        [&metrics::RX_PACKETS, &metrics::RX_BYTES, &metrics::TX_PACKETS, &metrics::TX_BYTES];
     for device in &shared.devices {
         let queue = device.queue.to_string();
         let labels = [device.name.as_str(), queue.as_str()];

@@ -63,16 +63,8 @@ impl Kernel {
         programs.attach_port(&outer, PortKind::Host)?;
         let held = maps.addresses()?;
         let addresses = held.into_iter().map(|(ip, class)| (Addr::from(ip), class.0)).collect();
-        let mut kernel = Kernel {
-            programs,
-            maps,
-            netlink,
-            watch,
-            trunks,
-            host,
-            uplinks,
-            addresses,
-        };
+        let mut kernel =
+            Kernel { programs, maps, netlink, watch, trunks, host, uplinks, addresses };
         let entry = kernel.port_entry(WorkerId(0), FailureMode::Open);
         kernel.maps.set_port(kernel.host.outer.ifindex, entry)?;
         Ok(kernel)
@@ -215,11 +207,7 @@ impl Kernel {
         Some(Route { prefix, target, metric: route.metric })
     }
 
-    fn set_address(
-        &mut self,
-        addr: Addr,
-        class: Option<AddressClass>,
-    ) -> Result<(), KernelError> {
+    fn set_address(&mut self, addr: Addr, class: Option<AddressClass>) -> Result<(), KernelError> {
         let ip = IpAddr::from(addr);
         match class {
             Some(class) if self.addresses.get(&addr) != Some(&class.0) => {

@@ -1,5 +1,5 @@
-//! The control side of the dataplane: one thread that accepts state, publishes snapshots and answers
-//! questions. It never touches a packet.
+//! The control side of the dataplane: one thread that accepts state, publishes snapshots and
+//! answers questions. It never touches a packet.
 //!
 //! ```text
 //!  agent --Update--> sync --Command--> Controller -> Tables -> Snapshot -> workers

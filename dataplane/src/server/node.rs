@@ -1,7 +1,8 @@
 //! Puts a node together: trunks, devices, workers, and the control thread's parts.
 //!
-//! Order matters once: programs are attached before sockets are bound (some drivers need it), sockets
-//! enter the kernel's map before any address is ours, and flows are adopted before the first packet.
+//! Order matters once: programs are attached before sockets are bound (some drivers need it),
+//! sockets enter the kernel's map before any address is ours, and flows are adopted before the
+//! first packet.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -25,9 +26,7 @@ use crate::device::xsk::{Region, RegionConfig, XskConfig, XskDevice, XskError};
 use crate::flow::store::{self, StoreOptions};
 use crate::flow::{FlowTable, Timeouts};
 use crate::memory::{Pool, pools};
-use crate::netlink::{
-    HostPortConfig, KernelWatch, Netlink, Trunk, TrunkConfig, WatchConfig,
-};
+use crate::netlink::{HostPortConfig, KernelWatch, Netlink, Trunk, TrunkConfig, WatchConfig};
 use crate::worker::{Counters, Doorbell, Parts, Sleeper, Waker, Worker, connect};
 
 /// What a node is started with.
@@ -128,14 +127,7 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
     })?;
     let stop = Arc::new(AtomicBool::new(false));
     let Threads { handles, unresolved } = plan.spawn(sockets, options, &stop)?;
-    Ok(Node {
-        kernel: Some(kernel),
-        shared,
-        doorbell: bell,
-        unresolved,
-        threads: handles,
-        stop,
-    })
+    Ok(Node { kernel: Some(kernel), shared, doorbell: bell, unresolved, threads: handles, stop })
 }
 
 struct UplinkQueues {
@@ -196,13 +188,8 @@ impl Sockets {
                 let checksum = Checksum::MaybePartial;
                 let mut config = XskConfig::uplink(name, queue, port, checksum);
                 config.fill = config.fill.min(self.fill_max);
-                let view = DeviceView::new(
-                    name,
-                    queue,
-                    worker as u32,
-                    mode,
-                    attached.reason.clone(),
-                );
+                let view =
+                    DeviceView::new(name, queue, worker as u32, mode, attached.reason.clone());
                 match self.open(worker, base + queue, config, view) {
                     // The kernel is the one who knows how many queues are in use now.
                     Err(error) if queue > 0 && error.is_no_such_queue() => break,

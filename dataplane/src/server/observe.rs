@@ -65,10 +65,7 @@ impl Observe for ObserveService {
         Ok(Response::new(Box::pin(stream::iter(rows))))
     }
 
-    async fn drops(
-        &self,
-        _request: Request<DropsRequest>,
-    ) -> Result<Response<DropsReply>, Status> {
+    async fn drops(&self, _request: Request<DropsRequest>) -> Result<Response<DropsReply>, Status> {
         let drops = drops(&self.shared).map(|(reason, packets)| DropCount {
             reason: reason.name().into(),
             description: reason.description().into(),
@@ -102,9 +99,9 @@ impl Observe for ObserveService {
 /// Drops by reason, over all workers.
 pub fn drops(shared: &Shared) -> impl Iterator<Item = (Drop, u64)> {
     let readings: Vec<_> = shared.workers.iter().map(|view| view.counters.read()).collect();
-    Drop::ALL.iter().map(move |reason| {
-        (*reason, readings.iter().map(|reading| reading.drop_of(*reason)).sum())
-    })
+    Drop::ALL
+        .iter()
+        .map(move |reason| (*reason, readings.iter().map(|reading| reading.drop_of(*reason)).sum()))
 }
 
 /// What is wrong right now, for people.
@@ -122,7 +119,8 @@ pub fn degraded(shared: &Shared) -> Vec<String> {
 }
 
 fn status(shared: &Shared) -> DataplaneStatus {
-    let workers: Vec<WorkerStatus> = (0..shared.workers.len()).map(|at| worker(shared, at)).collect();
+    let workers: Vec<WorkerStatus> =
+        (0..shared.workers.len()).map(|at| worker(shared, at)).collect();
     DataplaneStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
@@ -133,14 +131,18 @@ fn status(shared: &Shared) -> DataplaneStatus {
         agent_connected: shared.agent_connected.load(Ordering::Relaxed),
         gauges: gauges(&workers),
         workers,
-        devices: shared.devices.iter().map(|device| DeviceStatus {
-            name: device.name.clone(),
-            queue: device.queue,
-            worker: device.worker,
-            xdp_mode: device.xdp_mode.into(),
-            reason: device.reason.clone(),
-            counters: device.read().map(|(name, value)| (name.to_owned(), value)).collect(),
-        }).collect(),
+        devices: shared
+            .devices
+            .iter()
+            .map(|device| DeviceStatus {
+                name: device.name.clone(),
+                queue: device.queue,
+                worker: device.worker,
+                xdp_mode: device.xdp_mode.into(),
+                reason: device.reason.clone(),
+                counters: device.read().map(|(name, value)| (name.to_owned(), value)).collect(),
+            })
+            .collect(),
         degraded: degraded(shared),
         adopted_flows: shared.adopted_flows,
     }

@@ -138,7 +138,8 @@ impl Shared {
                 if behind().is_none() {
                     return;
                 }
-                // The bell may ring between two looks; a worker that never rings is caught by `limit`.
+                // The bell may ring between two looks; a worker that never rings is caught by
+                // `limit`.
                 let _ = tokio::time::timeout(Duration::from_millis(20), notified).await;
             }
         };

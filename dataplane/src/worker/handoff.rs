@@ -1,8 +1,8 @@
 //! Packets that go on at another worker: one single-producer ring per pair, no locks.
 //!
-//! crossbeam has no single-producer ring (its `ArrayQueue` takes a locked instruction per packet on
-//! both sides), hence rtrb. A full ring is a counted drop, never a wait. A sleeping receiver is woken
-//! once per turn of the sender.
+//! crossbeam has no single-producer ring (its `ArrayQueue` takes a locked instruction per packet
+//! on both sides), hence rtrb. A full ring is a counted drop, never a wait. A sleeping receiver is
+//! woken once per turn of the sender.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use weir_tables::{PortId, WorkerId};

@@ -1,9 +1,10 @@
 //! One thread: a worker owns devices, frames and flows, and shares none of them.
 //!
-//! [`Worker::turn`] is one breath: read the clock and the snapshot once, receive, decide, send, take
-//! over what other workers hand on, bring frames home, look after a few old flows. [`Worker::run`]
-//! repeats it and sleeps when nothing comes. The same worker runs over AF_XDP, in memory, over pcap,
-//! under injected faults and in a simulation of several nodes: only the device differs.
+//! [`Worker::turn`] is one breath: read the clock and the snapshot once, receive, decide, send,
+//! take over what other workers hand on, bring frames home, look after a few old flows.
+//! [`Worker::run`] repeats it and sleeps when nothing comes. The same worker runs over AF_XDP, in
+//! memory, over pcap, under injected faults and in a simulation of several nodes: only the device
+//! differs.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -14,17 +15,17 @@ use weir_tables::{Link, NextHop, PortId, Snapshot, WorkerId};
 
 use crate::batch::{Batch, Packet, Stage, Verdict};
 use crate::clock::{Clock, Instant};
+use crate::counters::Report;
+pub use crate::counters::{CounterValues, Counters};
 use crate::device::Device;
 use crate::drops::Drop;
 use crate::flow::FlowTable;
 use crate::memory::{Frame, Pool};
 use crate::pipeline::{self, Context, UNRESOLVED_MAX};
 
-mod counters;
 mod handoff;
 mod sleep;
 
-pub use counters::{CounterValues, Counters};
 pub use handoff::{HandoffPorts, connect};
 pub use sleep::{Doorbell, FDS_MAX, Sleeper, Waker};
 
@@ -32,8 +33,8 @@ pub use sleep::{Doorbell, FDS_MAX, Sleeper, Waker};
 const ANSWERS_PER_TURN: u32 = 32;
 /// Batches of handed-over packets per turn, at most: devices wait meanwhile.
 const HANDOFF_BATCHES: usize = 4;
-/// A worker that did not run for longer than this was hung or stopped, and the kernel has gone by the
-/// failure mode: what still waits in its rings is too old to send.
+/// A worker that did not run for longer than this was hung or stopped, and the kernel has gone by
+/// the failure mode: what still waits in its rings is too old to send.
 const STALE_NS: u64 = 1_000_000_000;
 /// Flow entries looked at per turn, and once before a sleep, when nobody waits: a few microseconds.
 const SWEEP_PER_TURN: u32 = 16;
@@ -140,9 +141,9 @@ impl<D: Device> Worker<D> {
         moved
     }
 
-    /// Repeats turns until `stop`. With nothing to do it spins for at most 50 us, then sleeps until a
-    /// packet, a handed-over packet or the next heartbeat is due. `heartbeat` runs at least every 100 ms
-    /// and at most every 10 ms.
+    /// Repeats turns until `stop`. With nothing to do it spins for at most 50 us, then sleeps
+    /// until a packet, a handed-over packet or the next heartbeat is due. `heartbeat` runs at
+    /// least every 100 ms and at most every 10 ms.
     pub fn run<C: Clock>(
         &mut self,
         clock: &C,
@@ -174,8 +175,8 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// Waits for the first snapshot. Packets wait in the rings meanwhile: judged by empty tables, those
-    /// of adopted flows would be dropped and new ones refused.
+    /// Waits for the first snapshot. Packets wait in the rings meanwhile: judged by empty tables,
+    /// those of adopted flows would be dropped and new ones refused.
     fn wait_for_state<C: Clock>(
         &mut self,
         clock: &C,
@@ -263,7 +264,7 @@ impl<D: Device> Worker<D> {
         let revision = self.snapshot.revision();
         let parts = &self.parts;
         let is_new = parts.counters.revision() != revision;
-        parts.counters.report(counters::Report {
+        parts.counters.report(Report {
             revision,
             expired,
             flows: parts.flows.len(),

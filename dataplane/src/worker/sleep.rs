@@ -72,7 +72,8 @@ impl Sleeper {
 impl Waker {
     /// Wakes the worker if it sleeps; a store and a load if it does not.
     pub fn wake(&self) {
-        // Pairs with the fence in `announce`: either the sleeper sees the work, or we see it asleep.
+        // Pairs with the fence in `announce`: either the sleeper sees the work, or we see it
+        // asleep.
         fence(Ordering::SeqCst);
         if self.shared.is_asleep.swap(false, Ordering::Relaxed) {
             let _ = rustix::io::write(&self.shared.event, &1_u64.to_ne_bytes());
@@ -95,7 +96,8 @@ impl Doorbell {
         Ok((Doorbell { socket: Arc::new(near) }, far))
     }
 
-    /// Rings. Rare: once per new snapshot, and when a next hop is unknown. A full socket has been rung.
+    /// Rings. Rare: once per new snapshot, and when a next hop is unknown. A full socket has been
+    /// rung.
     pub fn ring(&self) {
         let _ = self.socket.send(&[1]);
     }

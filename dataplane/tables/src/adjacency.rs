@@ -36,8 +36,8 @@ pub(crate) enum Target {
     Neighbour(PortId, Addr),
 }
 
-/// Adjacencies with indices that stay the same while their target exists. A freed index is reused as
-/// late as possible, because a packet on its way between two workers may still name it.
+/// Adjacencies with indices that stay the same while their target exists. A freed index is reused
+/// as late as possible, because a packet on its way between two workers may still name it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Adjacencies {
     rows: Arc<Vec<Adjacency>>,

@@ -4,8 +4,8 @@ use std::fmt;
 
 use weir_packet::Addr;
 
-/// Where a packet came from or goes to: the kernel's index of a pod's host-side interface, or one of
-/// the two reserved values. A device carries one or many ports.
+/// Where a packet came from or goes to: the kernel's index of a pod's host-side interface, or one
+/// of the two reserved values. A device carries one or many ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u32);
 

@@ -1,7 +1,8 @@
-//! The hash that places a flow in a Maglev table: Bob Jenkins' lookup3, as in the kernel's `jhash.h`.
+//! The hash that places a flow in a Maglev table: Bob Jenkins' lookup3, as in the kernel's
+//! `jhash.h`.
 //!
-//! Client address, both ports and the protocol go in. The destination address stays out, so that one
-//! client tuple gets the same backend on every address of a service.
+//! Client address, both ports and the protocol go in. The destination address stays out, so that
+//! one client tuple gets the same backend on every address of a service.
 
 use weir_packet::{Addr, FlowKey};
 

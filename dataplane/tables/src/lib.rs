@@ -7,10 +7,11 @@
 //!  worker:  snapshot.frontend(key)   snapshot.resolve(destination)   snapshot.adjacency(index)
 //! ```
 //!
-//! [`Tables`] is the writer's side: it accepts or refuses one object at a time and refuses by name,
-//! with the reason. [`Snapshot`] is what workers read, once per turn; unchanged parts are shared
-//! between snapshots, so one changed endpoint among 10,000 services costs microseconds.
-//! [`MaglevTable`] picks backends exactly as the reference does, so that nodes of a mixed fleet agree.
+//! [`Tables`] is the writer's side: it accepts or refuses one object at a time and refuses by
+//! name, with the reason. [`Snapshot`] is what workers read, once per turn; unchanged parts are
+//! shared between snapshots, so one changed endpoint among 10,000 services costs microseconds.
+//! [`MaglevTable`] picks backends exactly as the reference does, so that nodes of a mixed fleet
+//! agree.
 //!
 //! No I/O, no clock, no randomness, no Kubernetes.
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! Maglev consistent hashing (Eisenbud et al., NSDI'16), byte-compatible with the reference: the same
-//! backends, seed and table size give the same table on every node of a mixed fleet.
+//! Maglev consistent hashing (Eisenbud et al., NSDI'16), byte-compatible with the reference: the
+//! same backends, seed and table size give the same table on every node of a mixed fleet.
 
 use thiserror::Error;
 
@@ -21,7 +21,8 @@ pub struct MaglevParams {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum MaglevError {
     #[error(
-        "Maglev table size {0} is not one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071"
+        "Maglev table size {0} is not one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, \
+         65521, 131071"
     )]
     TableSize(u32),
     #[error("Maglev seed has {0} bytes: it must have 12")]

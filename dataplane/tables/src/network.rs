@@ -1,5 +1,5 @@
-//! What the kernel knows of the network, in the form that workers look it up: routes, neighbours, the
-//! uplinks and the host's own port.
+//! What the kernel knows of the network, in the form that workers look it up: routes, neighbours,
+//! the uplinks and the host's own port.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -202,7 +202,8 @@ mod tests {
             routes in prop::collection::vec((any::<[u8; 4]>(), 0u8..=32, 0u32..4), 0..40),
             dst in any::<[u8; 4]>(),
         ) {
-            let routes: Vec<Route> = routes.into_iter().enumerate().map(|(at, (addr, length, metric))| {
+            let number = routes.into_iter().enumerate();
+            let routes: Vec<Route> = number.map(|(at, (addr, length, metric))| {
                 let prefix = Prefix::new(Addr::from_v4(addr), length).expect("at most 32");
                 Route {
                     prefix,
@@ -212,7 +213,8 @@ mod tests {
             }).collect();
             let dst = Addr::from_v4(dst);
             let naive = routes.iter().filter(|route| route.prefix.contains(&dst))
-                .min_by_key(|route| (255 - route.prefix.length(), route.metric)).map(|route| route.target);
+                .min_by_key(|route| (255 - route.prefix.length(), route.metric))
+                .map(|route| route.target);
             prop_assert_eq!(RouteTable::new(&routes).lookup(&dst), naive);
         }
     }

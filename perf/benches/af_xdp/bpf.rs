@@ -1,5 +1,5 @@
-//! The two eBPF programs of this bench, a dozen instructions each, and how they are run. The dataplane's
-//! own programs are loaded by aya; these have no object file to load.
+//! The two eBPF programs of this bench, a dozen instructions each, and how they are run. The
+//! dataplane's own programs are loaded by aya; these have no object file to load.
 #![allow(unsafe_code)] // Each call of bpf(2) passes a structure by address.
 
 use std::io;
@@ -127,7 +127,8 @@ impl Program {
             batch_size: u32,
             pad: u32,
         }
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
         let context: [u32; 6] = [0, frame.len() as u32, 0, ifindex, 0, 0];
         let run = TestRun {
             prog_fd: self.0.as_raw_fd(),
@@ -150,8 +151,8 @@ impl Program {
 }
 
 fn call_bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the structure is laid out as the command wants it and outlives the call, and so do the
-    // buffers that it names; the kernel writes only into the structure's counters.
+    // SAFETY: the structure is laid out as the command wants it and outlives the call, and so do
+    // the buffers that it names; the kernel writes only into the structure's counters.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
     };

@@ -215,8 +215,8 @@ fn run_bare(pin_dir: &Path) -> Result<()> {
     steer(pin_dir, input.fd())?;
     let mut descs = [FrameDesc::default(); BURST];
     loop {
-        // SAFETY: every descriptor is in one place: taken out of one ring, it goes into the next, or into
-        // `free`; the rings have room for all that can be in them.
+        // SAFETY: every descriptor is in one place: taken out of one ring, it goes into the next,
+        // or into `free`; the rings have room for all that can be in them.
         let (received, sent, lent) = unsafe {
             let received = input.rx.consume(&mut descs);
             if received == 0 {

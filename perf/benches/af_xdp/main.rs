@@ -1,5 +1,5 @@
-//! What AF_XDP forwards on veths: a whole weir worker beside a bare loop over the same sockets, on the
-//! same devices, in turns.
+//! What AF_XDP forwards on veths: a whole weir worker beside a bare loop over the same sockets, on
+//! the same devices, in turns.
 //!
 //! ```text
 //!  source --gen0--in0--> XDP -> AF_XDP -> worker | bare loop -> AF_XDP --out0--sink0--> XDP drop
@@ -107,7 +107,8 @@ impl Wires {
         let ifindex = self.generator.interface("gen0")?.index;
         let frame = service_packet();
         self.generator.enter(|| {
-            if let Some(first) = core_affinity::get_core_ids().and_then(|ids| ids.first().copied()) {
+            if let Some(first) = core_affinity::get_core_ids().and_then(|ids| ids.first().copied())
+            {
                 core_affinity::set_for_current(first);
             }
             let source = Program::source(ifindex)?;

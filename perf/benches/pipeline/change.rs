@@ -126,7 +126,8 @@ fn maglev(options: &Options) {
         let backends: Vec<Backend> = (0..count).map(backend).collect();
         let chosen: Vec<u16> = (0..count as u16).collect();
         group.case(format!("{size} slots, {count} backends"), move || {
-            let build = || MaglevTable::build(black_box(&backends), &chosen, protocol::TCP, &params);
+            let build =
+                || MaglevTable::build(black_box(&backends), &chosen, protocol::TCP, &params);
             let sample = time_per_item_ns(20, || {
                 for _ in 0..20 {
                     black_box(build());

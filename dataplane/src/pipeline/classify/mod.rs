@@ -1,7 +1,8 @@
 //! Third stage: what to do with the first packet of a flow.
 //!
-//! [`classify`] is a pure function of the flow's key, the facts of its first packet and the snapshot. It
-//! sees no packet memory and no table, so that it can be held against a naive model, and explained.
+//! [`classify`] is a pure function of the flow's key, the facts of its first packet and the
+//! snapshot. It sees no packet memory and no table, so that it can be held against a naive model,
+//! and explained.
 //!
 //! In order: may the sender send this ([`check_source`])? Is the destination a service
 //! ([`service::decide`])? Else, where is it ([`route::decide`])?

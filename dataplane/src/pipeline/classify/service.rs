@@ -1,9 +1,9 @@
 //! Destinations that are a service: choose a backend, and decide who translates.
 //!
 //! - A flow opened by a pod or the host is translated where the client is, both directions.
-//! - A flow from outside belongs to its *director*, a pure function of its key, so that it is the same
-//!   on whichever queue a packet arrives. The director chooses the backend; the backend pod's worker
-//!   translates, and its answers leave straight from there.
+//! - A flow from outside belongs to its *director*, a pure function of its key, so that it is the
+//!   same on whichever queue a packet arrives. The director chooses the backend; the backend pod's
+//!   worker translates, and its answers leave straight from there.
 
 use weir_packet::{Addr, FlowKey, Translation, protocol};
 use weir_tables::{BackendAddr, Egress, Frontend, PortId, Snapshot, WorkerId};
@@ -65,11 +65,7 @@ pub fn director(key: &FlowKey, workers: u8) -> WorkerId {
     WorkerId((((key.hash(SEED) >> 32) * u64::from(workers)) >> 32) as u8)
 }
 
-fn choose(
-    frontend: &Frontend,
-    key: &FlowKey,
-    snapshot: &Snapshot,
-) -> Result<BackendAddr, Refusal> {
+fn choose(frontend: &Frontend, key: &FlowKey, snapshot: &Snapshot) -> Result<BackendAddr, Refusal> {
     let set = snapshot.backends_of(frontend).ok_or(Refusal::Tell(Drop::NoBackend))?;
     let backend = set.pick(key).ok_or(Refusal::Tell(Drop::NoBackend))?;
     Ok(backend.addr)
@@ -136,12 +132,11 @@ fn check_reachable(
     Err(Refusal::Tell(Drop::NeedsSnat))
 }
 
-/// A pod that reaches itself through a service must not see its own address as the client: its kernel
-/// would drop it. The gateway speaks for it.
+/// A pod that reaches itself through a service must not see its own address as the client: its
+/// kernel would drop it. The gateway speaks for it.
 fn hairpin_source(backend: &BackendAddr, key: &FlowKey) -> Option<(Addr, u16)> {
     if backend.addr != key.src {
         return None;
     }
     Some((gateway_addr(key.src.is_v4()), key.sport))
 }
-

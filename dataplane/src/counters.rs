@@ -1,4 +1,5 @@
-//! What a worker counts. One writer, any reader, no locked instruction: a count is a load and a store.
+//! What a worker counts. One writer, any reader, no locked instruction: a count is a load and a
+//! store.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -63,7 +64,7 @@ pub struct CounterValues {
 }
 
 /// Gauges as of the end of a turn.
-pub(super) struct Report {
+pub(crate) struct Report {
     pub revision: u32,
     pub expired: u32,
     pub flows: u32,
@@ -77,24 +78,24 @@ fn add(counter: &AtomicU64, by: u64) {
 }
 
 impl Counters {
-    pub(super) fn count_received(&self, packets: usize) {
+    pub(crate) fn count_received(&self, packets: usize) {
         add(&self.received, packets as u64);
     }
 
-    pub(super) fn count_handed_in(&self, packets: usize) {
+    pub(crate) fn count_handed_in(&self, packets: usize) {
         add(&self.handed_in, packets as u64);
     }
 
     #[inline]
-    pub(super) fn count_transmitted(&self) {
+    pub(crate) fn count_transmitted(&self) {
         add(&self.transmitted, 1);
     }
 
-    pub(super) fn count_handed_out(&self) {
+    pub(crate) fn count_handed_out(&self) {
         add(&self.handed_out, 1);
     }
 
-    pub(super) fn count_punted(&self) {
+    pub(crate) fn count_punted(&self) {
         add(&self.punted, 1);
     }
 
@@ -116,7 +117,7 @@ impl Counters {
         }
     }
 
-    pub(super) fn report(&self, report: Report) {
+    pub(crate) fn report(&self, report: Report) {
         add(&self.turns, 1);
         add(&self.expired, u64::from(report.expired));
         self.flows.store(report.flows, Ordering::Relaxed);
