@@ -4,7 +4,7 @@
 //! 2. [`flow`]: the flow's entry, if this worker knows it and it still holds.
 //! 3. [`classify`]: for a first packet, the decision: a pure function of (key, facts, snapshot).
 //! 4. [`learn`]: the decision becomes entries of the flow table, or a refusal is told to the
-//! sender.
+//!    sender.
 //! 5. [`rewrite`]: the transform: addresses, ports, TTL, checksums, MACs.
 //!
 //! Each stage is a plain loop over the batch. A packet that has its verdict is passed over by the

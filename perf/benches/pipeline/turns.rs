@@ -148,12 +148,11 @@ fn first_packets(options: &Options) {
             let (worker, now, _) = &mut *newcomers.borrow_mut();
             worker.devices()[0] = memory::silent_device();
             *now = Instant(now.0 + 1_000_000 * u64::from(Timeouts::default().any_ms));
-            let sample = time_per_item_ns(NEW_FLOWS as usize, || {
+            time_per_item_ns(NEW_FLOWS as usize, || {
                 while !worker.flows().is_empty() {
                     worker.turn(*now);
                 }
-            });
-            sample
+            })
         });
     }
     group.measure(options).print();
