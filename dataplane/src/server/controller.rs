@@ -115,6 +115,8 @@ impl Controller {
                     let applied = self.apply(update).await;
                     self.shared.accepted_revision.store(revision, Ordering::Relaxed);
                     self.shared.from_disk.store(false, Ordering::Relaxed);
+                    // Before the verdict: what was acknowledged is there after a kill.
+                    self.save();
                     // The stream may have ended meanwhile: the update holds all the same.
                     let _ = reply.send(applied);
                 }

@@ -1,6 +1,7 @@
 //! The last accepted state on disk: one `Update` with everything, in the wire form of the protocol.
 //!
-//! Written to a temporary file, synced, renamed. A file that cannot be read is left where it is and
+//! Written to a temporary file, then renamed. It is not synced: it must outlive this process, and
+//! after a crash of the whole machine every pod is attached anew anyway. A file that cannot be read is left where it is and
 //! reported; the process then starts empty and waits for an agent.
 
 use std::io::Write as _;
@@ -36,7 +37,6 @@ pub fn save(path: &Path, state: &Update) -> Result<(), StateFileError> {
         std::fs::create_dir_all(directory)?;
         let mut file = tempfile_in(directory, path)?;
         file.1.write_all(&state.encode_to_vec())?;
-        file.1.sync_all()?;
         std::fs::rename(&file.0, path)
     };
     write().map_err(|source| StateFileError::Io { path: path.into(), source })
