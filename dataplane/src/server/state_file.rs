@@ -1,8 +1,8 @@
 //! The last accepted state on disk: one `Update` with everything, in the wire form of the protocol.
 //!
 //! Written to a temporary file, then renamed. It is not synced: it must outlive this process, and
-//! after a crash of the whole machine every pod is attached anew anyway. A file that cannot be read is left where it is and
-//! reported; the process then starts empty and waits for an agent.
+//! after a crash of the whole machine every pod is attached anew anyway. A file that cannot be
+//! read is left where it is and reported; the process then starts empty and waits for an agent.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
