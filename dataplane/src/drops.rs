@@ -49,7 +49,6 @@ drops! {
         "no service answers on this port of a service address; the sender was told";
     NoRoute, "no_route", "the kernel has no route to the destination";
     NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
-    ProtocolUnsupported, "protocol_unsupported", "a service does not answer this protocol";
     ReplyRateLimited, "reply_rate_limited", "answered too many refused packets in this turn";
     SourceSpoofed, "source_spoofed", "a pod sent from an address or MAC that is not its own";
     Stale, "stale", "waited in a ring while its worker did not run";

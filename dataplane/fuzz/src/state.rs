@@ -94,8 +94,6 @@ fn shared() -> Shared {
         adopted_flows: 0,
         degraded: vec![],
         run_dir: "unused".into(),
-        rejections: 0.into(),
-        backend_sets: 0.into(),
         acknowledged: Default::default(),
     }
 }

@@ -155,7 +155,6 @@ impl Controller {
         }
         self.route_host().await;
         self.is_dirty = true;
-        self.shared.rejections.fetch_add(rejected.len() as u64, Ordering::Relaxed);
         Applied { rejected, snapshot_revision: self.publish() }
     }
 
@@ -170,8 +169,6 @@ impl Controller {
     fn publish(&mut self) -> u32 {
         let snapshot = self.tables.snapshot();
         let revision = snapshot.revision();
-        let sets = snapshot.backend_sets_len() as u32;
-        self.shared.backend_sets.store(sets, Ordering::Relaxed);
         self.shared.publish(snapshot);
         revision
     }

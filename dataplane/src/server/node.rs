@@ -112,8 +112,6 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
         adopted_flows: plan.adopted,
         degraded,
         run_dir: options.run_dir.clone(),
-        rejections: 0.into(),
-        backend_sets: 0.into(),
         acknowledged: tokio::sync::Notify::new(),
     });
     let kernel = Kernel::new(KernelParts {

@@ -1,7 +1,7 @@
 //! What the services read without asking the controller: atomics and the published snapshot.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,8 +26,6 @@ pub struct Shared {
     /// What was found degraded at start, for people.
     pub degraded: Vec<String>,
     pub run_dir: std::path::PathBuf,
-    pub rejections: AtomicU64,
-    pub backend_sets: AtomicU32,
     /// Rung when a worker has finished its first turn with a new snapshot.
     pub acknowledged: Notify,
 }
