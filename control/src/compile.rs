@@ -77,6 +77,7 @@ fn compile_port(inputs: &Inputs<'_>, port: &ServicePort, is_ipv4: bool, compiled
             service: service_port.clone(),
             r#type: type_.into(),
             backend_set: set.clone(),
+            ..Frontend::default()
         };
         compiled.frontends.insert(id, frontend);
         has_frontend = true;
@@ -149,6 +150,7 @@ fn write_backend((address, (state, weight)): (SocketAddr, (BackendState, u32))) 
         l4_port: u32::from(address.port()),
         state: state.into(),
         weight,
+        node_address: Vec::new(),
     }
 }
 

@@ -137,6 +137,9 @@ fn describe(object: &Object) -> Option<String> {
             let type_ = match it.r#type() {
                 FrontendType::ClusterIp => "ClusterIP",
                 FrontendType::LoadBalancer => "LoadBalancer",
+                FrontendType::NodePort => "NodePort",
+                FrontendType::ExternalIp => "ExternalIP",
+                FrontendType::HostPort => "HostPort",
                 FrontendType::Unspecified => "?",
             };
             let key = it.key.as_ref().unwrap();

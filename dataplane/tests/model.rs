@@ -109,10 +109,10 @@ impl Model {
     /// Whether the service of a connection still has its backend.
     fn holds(connection: &Connection, snapshot: &Snapshot) -> bool {
         let frontend = snapshot.frontend(&FrontendKey::of_destination(&connection.asked));
-        let set = frontend.and_then(|row| snapshot.backends_of(row));
+        let set = frontend.and_then(|row| snapshot.backends_of(row, false));
         let seen = connection.seen;
         let backend = BackendAddr { addr: seen.dst, l4_port: seen.dport };
-        !connection.is_to_service() || set.is_some_and(|set| set.contains(&backend))
+        !connection.is_to_service() || set.is_some_and(|set| set.get(&backend).is_some())
     }
 
     fn packet(&mut self, key: FlowKey, flags: u8, snapshot: &Snapshot) -> Fate {
@@ -162,8 +162,8 @@ impl Model {
             return Fate::Dropped;
         }
         if let Some(frontend) = snapshot.frontend(&FrontendKey::of_destination(&asked)) {
-            let set = snapshot.backends_of(frontend);
-            let Some(backend) = set.and_then(|set| set.pick(&asked)) else {
+            let set = snapshot.backends_of(frontend, false);
+            let Some(backend) = set.and_then(|set| set.pick(&asked, false)) else {
                 let is_reset = asked.protocol == protocol::TCP && flags & tcp_flags::RST != 0;
                 return if is_reset { Fate::Dropped } else { Fate::Refused };
             };

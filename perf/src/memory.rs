@@ -113,16 +113,17 @@ pub fn tables() -> Tables {
             addr: BackendAddr { addr: addr(1, number, family), l4_port: BACKEND_L4_PORT },
             state: BackendState::Active,
             weight: 1,
+            node: None,
         };
         let name = format!("bench/service-{number}/v{family}");
         let l4_port = SERVICE_L4_PORT;
         let addr = addr(96, number, family);
-        let frontend = Frontend {
-            key: FrontendKey { addr, l4_port, protocol: protocol::UDP },
-            service: format!("bench/service-{number}"),
-            kind: FrontendType::ClusterIp,
-            backend_set: name.clone(),
-        };
+        let frontend = Frontend::new(
+            FrontendKey { addr, l4_port, protocol: protocol::UDP },
+            &format!("bench/service-{number}"),
+            FrontendType::ClusterIp,
+            &name,
+        );
         let set = Object::BackendSet {
             name,
             protocol: protocol::UDP,

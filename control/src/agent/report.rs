@@ -137,6 +137,9 @@ impl Core {
         let set = self.desired.backend_set(&frontend.backend_set);
         let type_ = match frontend.r#type() {
             FrontendType::LoadBalancer => "LoadBalancer",
+            FrontendType::NodePort => "NodePort",
+            FrontendType::ExternalIp => "ExternalIP",
+            FrontendType::HostPort => "HostPort",
             FrontendType::ClusterIp | FrontendType::Unspecified => "ClusterIP",
         };
         ServiceState {

@@ -304,6 +304,7 @@ impl Desired {
             maglev_table_size: 0,
             maglev_seed: Vec::new(),
             service_ranges: ranges.map(write_prefix).collect(),
+            ..NodeConfig::default()
         }
     }
 

@@ -58,12 +58,14 @@ pub fn resync() -> Update {
         service: "default/web".into(),
         r#type: v1::FrontendType::ClusterIp.into(),
         backend_set: "default/web".into(),
+        ..v1::Frontend::default()
     };
     let backend = v1::Backend {
         address: address([10, 0, 0, 1]),
         l4_port: 8080,
         state: v1::BackendState::Active.into(),
         weight: 100,
+        node_address: Vec::new(),
     };
     let set = v1::BackendSet {
         name: "default/web".into(),

@@ -34,6 +34,11 @@ impl Addr {
     /// `::`, also the value of "no address".
     pub const UNSPECIFIED: Addr = Addr([0; 16]);
 
+    /// All zeros in a family's form: 0.0.0.0 or ::.
+    pub const fn unspecified(is_v4: bool) -> Addr {
+        if is_v4 { Addr::from_v4([0; 4]) } else { Addr::UNSPECIFIED }
+    }
+
     #[inline]
     pub const fn from_v4([a, b, c, d]: [u8; 4]) -> Addr {
         Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])

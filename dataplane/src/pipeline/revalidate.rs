@@ -84,6 +84,9 @@ fn service_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     } else {
         return true;
     };
-    let found = cx.snapshot.frontend(&frontend).and_then(|row| cx.snapshot.backends_of(row));
-    found.is_some_and(|set| set.contains(&backend))
+    let Some(row) = cx.snapshot.frontend(&frontend) else { return false };
+    let has = |is_outside| {
+        cx.snapshot.backends_of(row, is_outside).is_some_and(|set| set.get(&backend).is_some())
+    };
+    has(false) || has(true)
 }

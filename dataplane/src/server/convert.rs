@@ -6,8 +6,9 @@ use weir_api::convert::{self as wire, ConvertError, parse_address, parse_l4_port
 use weir_api::v1;
 use weir_packet::{Addr, Mac, protocol};
 use weir_tables::{
-    Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendKey,
-    FrontendType, MaglevParams, NodeConfig, Object, ObjectRef, PortId, Prefix,
+    Algorithm, Backend, BackendAddr, BackendState, DsrDispatch, Endpoint, FailureMode, Forwarding,
+    Frontend, FrontendKey, FrontendType, MaglevParams, NodeConfig, NodePorts, Object, ObjectRef,
+    PortId, Prefix, SnatPorts, SourceRanges,
 };
 
 /// Why an object cannot be a row. The message says which field.
@@ -62,6 +63,17 @@ pub fn show_frontend(frontend: &Frontend) -> v1::Frontend {
     let kind = match frontend.kind {
         FrontendType::ClusterIp => v1::FrontendType::ClusterIp,
         FrontendType::LoadBalancer => v1::FrontendType::LoadBalancer,
+        FrontendType::NodePort => v1::FrontendType::NodePort,
+        FrontendType::ExternalIp => v1::FrontendType::ExternalIp,
+        FrontendType::HostPort => v1::FrontendType::HostPort,
+    };
+    let forwarding = match frontend.forwarding {
+        Forwarding::Snat => v1::Forwarding::Snat,
+        Forwarding::Dsr => v1::Forwarding::Dsr,
+    };
+    let range = |prefix: &Prefix| v1::Prefix {
+        address: address_bytes(&prefix.addr()),
+        length: prefix.length().into(),
     };
     v1::Frontend {
         key: Some(v1::FrontendKey {
@@ -72,6 +84,11 @@ pub fn show_frontend(frontend: &Frontend) -> v1::Frontend {
         service: frontend.service.clone(),
         r#type: kind.into(),
         backend_set: frontend.backend_set.clone(),
+        external_backend_set: frontend.external_backend_set.clone().unwrap_or_default(),
+        affinity_timeout_s: frontend.affinity_s,
+        source_ranges: frontend.source_ranges.ranges.iter().map(range).collect(),
+        source_ranges_deny: frontend.source_ranges.is_deny,
+        forwarding: forwarding.into(),
     }
 }
 
@@ -87,6 +104,7 @@ pub fn show_backend(backend: &Backend) -> v1::Backend {
         l4_port: backend.addr.l4_port.into(),
         state: state.into(),
         weight: backend.weight.into(),
+        node_address: backend.node.as_ref().map(address_bytes).unwrap_or_default(),
     }
 }
 
@@ -94,13 +112,29 @@ fn frontend(frontend: &v1::Frontend) -> Result<Frontend> {
     let kind = match v1::FrontendType::try_from(frontend.r#type) {
         Ok(v1::FrontendType::ClusterIp) => FrontendType::ClusterIp,
         Ok(v1::FrontendType::LoadBalancer) => FrontendType::LoadBalancer,
+        Ok(v1::FrontendType::NodePort) => FrontendType::NodePort,
+        Ok(v1::FrontendType::ExternalIp) => FrontendType::ExternalIp,
+        Ok(v1::FrontendType::HostPort) => FrontendType::HostPort,
         _ => return Err(unsupported("type", frontend.r#type)),
     };
+    let forwarding = match v1::Forwarding::try_from(frontend.forwarding) {
+        Ok(v1::Forwarding::Unspecified | v1::Forwarding::Snat) => Forwarding::Snat,
+        Ok(v1::Forwarding::Dsr) => Forwarding::Dsr,
+        Err(_) => return Err(unsupported("forwarding", frontend.forwarding)),
+    };
+    let external = &frontend.external_backend_set;
     Ok(Frontend {
         key: frontend_key(frontend.key.as_ref().ok_or(BadObject::Empty)?)?,
         service: frontend.service.clone(),
         kind,
         backend_set: frontend.backend_set.clone(),
+        external_backend_set: (!external.is_empty()).then(|| external.clone()),
+        affinity_s: frontend.affinity_timeout_s,
+        source_ranges: SourceRanges {
+            ranges: prefixes("source_ranges", &frontend.source_ranges)?,
+            is_deny: frontend.source_ranges_deny,
+        },
+        forwarding,
     })
 }
 
@@ -125,7 +159,11 @@ fn backend(backend: &v1::Backend) -> Result<Backend> {
     };
     let weight =
         u16::try_from(backend.weight).map_err(|_| unsupported("weight", backend.weight))?;
-    Ok(Backend { addr, state, weight })
+    let node = match backend.node_address.as_slice() {
+        [] => None,
+        bytes => Some(self::addr("backends.node_address", bytes)?),
+    };
+    Ok(Backend { addr, state, weight, node })
 }
 
 fn endpoint(endpoint: &v1::Endpoint) -> Result<Endpoint> {
@@ -149,18 +187,47 @@ fn endpoint(endpoint: &v1::Endpoint) -> Result<Endpoint> {
 
 fn node(node: &v1::NodeConfig) -> Result<NodeConfig> {
     let addresses = node.addresses.iter().map(|bytes| addr("addresses", bytes));
-    let ranges = node.service_ranges.iter().map(|prefix| {
-        let field = |source| BadObject::Field { field: "service_ranges", source };
-        let (address, length) = parse_prefix(prefix).map_err(field)?;
-        Prefix::new(Addr::from(address), length)
-            .ok_or_else(|| unsupported("service_ranges", length))
-    });
+    let dsr_dispatch = match v1::DsrDispatch::try_from(node.dsr_dispatch) {
+        Ok(v1::DsrDispatch::Unspecified | v1::DsrDispatch::Geneve) => DsrDispatch::Geneve,
+        Ok(v1::DsrDispatch::Ipip) => DsrDispatch::Ipip,
+        Ok(v1::DsrDispatch::Option) => DsrDispatch::Option,
+        Err(_) => return Err(unsupported("dsr_dispatch", node.dsr_dispatch)),
+    };
+    let snat = port_range("snat_port_min", node.snat_port_min, node.snat_port_max)?;
+    let node_ports = port_range("node_port_min", node.node_port_min, node.node_port_max)?;
     Ok(NodeConfig {
         name: node.name.clone(),
         addresses: addresses.collect::<Result<_>>()?,
         maglev: MaglevParams::new(node.maglev_table_size, &node.maglev_seed)?,
-        service_ranges: ranges.collect::<Result<_>>()?,
+        service_ranges: prefixes("service_ranges", &node.service_ranges)?,
+        cluster_ranges: prefixes("cluster_ranges", &node.cluster_ranges)?,
+        masquerade: node.masquerade,
+        masquerade_exclusions: prefixes("masquerade_exclusions", &node.masquerade_exclusions)?,
+        dsr_dispatch,
+        snat_ports: snat.map(|(min, max)| SnatPorts { min, max }).unwrap_or_default(),
+        node_ports: node_ports.map(|(min, max)| NodePorts { min, max }).unwrap_or_default(),
     })
+}
+
+fn prefixes(field: &'static str, prefixes: &[v1::Prefix]) -> Result<Vec<Prefix>> {
+    let prefix = |prefix: &v1::Prefix| {
+        let (address, length) =
+            parse_prefix(prefix).map_err(|source| BadObject::Field { field, source })?;
+        Prefix::new(Addr::from(address), length).ok_or_else(|| unsupported(field, length))
+    };
+    prefixes.iter().map(prefix).collect()
+}
+
+/// A range of ports, both ends included; `None` where both are 0.
+fn port_range(field: &'static str, min: u32, max: u32) -> Result<Option<(u16, u16)>> {
+    if (min, max) == (0, 0) {
+        return Ok(None);
+    }
+    let (min, max) = (l4_port(field, min)?, l4_port(field, max)?);
+    if min > max {
+        return Err(unsupported(field, format_args!("{min}-{max}")));
+    }
+    Ok(Some((min, max)))
 }
 
 fn addr(field: &'static str, bytes: &[u8]) -> Result<Addr> {

@@ -84,7 +84,7 @@ impl Observe for ObserveService {
         let rows: Vec<_> = frontends
             .into_iter()
             .map(|frontend| {
-                let set = snapshot.backends_of(frontend);
+                let set = snapshot.backends_of(frontend, false);
                 let backends = set.map_or(&[][..], |set| set.backends());
                 Ok(FrontendState {
                     frontend: Some(show_frontend(frontend)),

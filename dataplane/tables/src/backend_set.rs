@@ -1,6 +1,6 @@
 //! The backends of a service port, and the choice among them.
 
-use weir_packet::FlowKey;
+use weir_packet::{Addr, FlowKey};
 
 use crate::ids::BackendAddr;
 use crate::jhash::flow_hash;
@@ -24,6 +24,15 @@ pub struct Backend {
     pub state: BackendState,
     /// Share relative to the other backends, from 1.
     pub weight: u16,
+    /// The node that it runs on, where known.
+    pub node: Option<Addr>,
+}
+
+impl Backend {
+    /// A backend whose node is not known.
+    pub fn new(addr: BackendAddr, state: BackendState, weight: u16) -> Backend {
+        Backend { addr, state, weight, node: None }
+    }
 }
 
 /// How a backend is chosen for a new flow.
@@ -44,6 +53,8 @@ pub struct BackendSet {
     backends: Vec<Backend>,
     choice: Choice,
     params: MaglevParams,
+    /// No backend is active: terminating ones take flows.
+    are_all_terminating: bool,
 }
 
 #[derive(Debug)]
@@ -67,13 +78,15 @@ impl BackendSet {
     ) -> BackendSet {
         backends.sort_unstable_by_key(|backend| backend.addr);
         let chosen = choose_takers(&backends);
+        let are_all_terminating =
+            !backends.iter().any(|backend| backend.state == BackendState::Active);
         let choice = match algorithm {
             Algorithm::Maglev => {
                 Choice::Maglev(MaglevTable::build(&backends, &chosen, protocol, &params))
             }
             Algorithm::Hash => Choice::Hash(accumulate(&backends, &chosen)),
         };
-        BackendSet { name, protocol, backends, choice, params }
+        BackendSet { name, protocol, backends, choice, params, are_all_terminating }
     }
 
     /// The set's name.
@@ -99,9 +112,10 @@ impl BackendSet {
         }
     }
 
-    /// The backend for a new flow; `None` where no backend takes any.
-    pub fn pick(&self, key: &FlowKey) -> Option<&Backend> {
-        let hash = flow_hash(key, false, &self.params);
+    /// The backend for a new flow; `None` where no backend takes any. `has_affinity` leaves the
+    /// source port out of the choice, so that it is the same for all flows of a client.
+    pub fn pick(&self, key: &FlowKey, has_affinity: bool) -> Option<&Backend> {
+        let hash = flow_hash(key, has_affinity, &self.params);
         let index = match &self.choice {
             Choice::Maglev(table) => table.pick(hash)?,
             Choice::Hash(takers) => {
@@ -114,9 +128,20 @@ impl BackendSet {
         self.backends.get(usize::from(index))
     }
 
-    /// Whether flows to `addr` may go on: it is in the set, in any state.
-    pub fn contains(&self, addr: &BackendAddr) -> bool {
-        self.backends.binary_search_by_key(addr, |backend| backend.addr).is_ok()
+    /// The backend at an address; flows to it go on in any state.
+    pub fn get(&self, addr: &BackendAddr) -> Option<&Backend> {
+        let at = self.backends.binary_search_by_key(addr, |backend| backend.addr).ok()?;
+        self.backends.get(at)
+    }
+
+    /// Whether a backend would be chosen for new flows now.
+    pub fn takes_flows(&self, addr: &BackendAddr) -> bool {
+        let Some(backend) = self.get(addr) else { return false };
+        match backend.state {
+            BackendState::Active => true,
+            BackendState::Maintenance => false,
+            BackendState::Terminating => self.are_all_terminating,
+        }
     }
 }
 
@@ -142,13 +167,11 @@ fn accumulate(backends: &[Backend], chosen: &[u16]) -> Vec<(u64, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_packet::Addr;
 
     fn set(algorithm: Algorithm, states: &[(BackendState, u16)]) -> BackendSet {
-        let backends = states.iter().enumerate().map(|(at, &(state, weight))| Backend {
-            addr: BackendAddr { addr: Addr::from_v4([10, 0, 0, at as u8]), l4_port: 80 },
-            state,
-            weight,
+        let backends = states.iter().enumerate().map(|(at, &(state, weight))| {
+            let addr = Addr::from_v4([10, 0, 0, at as u8]);
+            Backend::new(BackendAddr { addr, l4_port: 80 }, state, weight)
         });
         BackendSet::new("a/b".into(), 6, algorithm, backends.collect(), MaglevParams::default())
     }
@@ -158,7 +181,7 @@ mod tests {
         for sport in 1..=60_000 {
             let src = Addr::from_v4([192, 0, 2, 7]);
             let key = FlowKey { src, sport, dport: 80, protocol: 6, ..FlowKey::default() };
-            if let Some(backend) = set.pick(&key) {
+            if let Some(backend) = set.pick(&key, false) {
                 let at = set.backends().iter().position(|other| other.addr == backend.addr);
                 counts[at.expect("picked from the set")] += 1;
             }
@@ -185,7 +208,7 @@ mod tests {
             let last = set(algorithm, &[(Terminating, 100), (Maintenance, 100)]);
             assert_eq!(shares(&last), [60_000, 0]);
             assert_eq!(shares(&set(algorithm, &[(Maintenance, 100)])), [0]);
-            assert!(mixed.contains(&mixed.backends()[2].addr), "its flows go on");
+            assert!(mixed.get(&mixed.backends()[2].addr).is_some(), "its flows go on");
         }
     }
 }

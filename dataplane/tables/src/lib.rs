@@ -34,7 +34,8 @@ pub use jhash::flow_hash;
 pub use maglev::{MaglevError, MaglevParams, MaglevTable};
 pub use network::{HostPort, Network, NextHop, Prefix, Route, RouteTarget, Uplink};
 pub use rows::{
-    Endpoint, FailureMode, Frontend, FrontendKey, FrontendType, NodeConfig, Object, ObjectRef,
+    DsrDispatch, Endpoint, FailureMode, Forwarding, Frontend, FrontendKey, FrontendType,
+    NodeConfig, NodePorts, Object, ObjectRef, SnatPorts, SourceRanges,
 };
 pub use snapshot::{Egress, Snapshot};
 pub use tables::{Rejection, Tables};

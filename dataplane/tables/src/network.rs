@@ -115,40 +115,48 @@ pub struct Network {
     pub neighbours: BTreeMap<NextHop, Mac>,
 }
 
-/// Routes sorted for look-up: longest prefix first, lowest metric first within it.
-#[derive(Debug, Default)]
-pub(crate) struct RouteTable {
-    /// (length, masked address) -> target, per length that exists, longest first.
-    levels: Vec<(u8, BTreeMap<Addr, RouteTarget>)>,
+/// Values by prefix, for look-up by longest match.
+#[derive(Debug)]
+pub(crate) struct PrefixMap<T> {
+    /// (length, masked address) -> value, per length that exists, longest first.
+    levels: Vec<(u8, BTreeMap<Addr, T>)>,
 }
 
-impl RouteTable {
-    pub(crate) fn new(routes: &[Route]) -> RouteTable {
-        let mut best: BTreeMap<(u8, Addr), Route> = BTreeMap::new();
-        for route in routes {
-            let slot = best.entry((route.prefix.length, route.prefix.addr)).or_insert(*route);
-            if route.metric < slot.metric {
-                *slot = *route;
-            }
+impl<T> Default for PrefixMap<T> {
+    fn default() -> Self {
+        PrefixMap { levels: Vec::new() }
+    }
+}
+
+impl<T: Copy> PrefixMap<T> {
+    /// Of two values for one prefix the last holds.
+    pub(crate) fn new(entries: impl IntoIterator<Item = (Prefix, T)>) -> PrefixMap<T> {
+        let mut by_length: BTreeMap<u8, BTreeMap<Addr, T>> = BTreeMap::new();
+        for (prefix, value) in entries {
+            by_length.entry(prefix.length).or_default().insert(prefix.addr, value);
         }
-        let mut table = RouteTable::default();
-        for ((length, addr), route) in best.into_iter().rev() {
-            if table.levels.last().is_none_or(|level| level.0 != length) {
-                table.levels.push((length, BTreeMap::new()));
-            }
-            let level = table.levels.last_mut().expect("pushed above");
-            level.1.insert(addr, route.target);
-        }
-        table
+        PrefixMap { levels: by_length.into_iter().rev().collect() }
     }
 
     /// Longest match. An IPv4 address never matches an IPv6 default route.
-    pub(crate) fn lookup(&self, dst: &Addr) -> Option<RouteTarget> {
+    pub(crate) fn lookup(&self, dst: &Addr) -> Option<T> {
         self.levels
             .iter()
             .filter(|(length, _)| *length >= 96 || !dst.is_v4())
             .find_map(|(length, level)| level.get(&mask(*dst, *length)).copied())
     }
+}
+
+/// Routes by destination; of several to one prefix, the one of lowest metric, the first of these.
+pub(crate) fn index_routes(routes: &[Route]) -> PrefixMap<RouteTarget> {
+    let mut best: BTreeMap<Prefix, Route> = BTreeMap::new();
+    for route in routes {
+        let slot = best.entry(route.prefix).or_insert(*route);
+        if route.metric < slot.metric {
+            *slot = *route;
+        }
+    }
+    PrefixMap::new(best.into_values().map(|route| (route.prefix, route.target)))
 }
 
 #[cfg(test)]
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn longest_prefix_then_lowest_metric_and_families_apart() {
-        let table = RouteTable::new(&[
+        let table = index_routes(&[
             route("0.0.0.0/0", 1, 0),
             route("10.0.0.0/8", 2, 10),
             route("10.0.0.0/8", 3, 5),
@@ -184,7 +192,7 @@ mod tests {
         assert_eq!(via("10.9.0.1"), 3);
         assert_eq!(via("10.1.2.3"), 4);
         assert_eq!(via("2001:db8::1"), 5);
-        let v6_only = RouteTable::new(&[route("::/0", 5, 0)]);
+        let v6_only = index_routes(&[route("::/0", 5, 0)]);
         assert_eq!(v6_only.lookup(&"10.0.0.1".parse().expect("an address")), None);
     }
 
@@ -215,7 +223,7 @@ mod tests {
             let naive = routes.iter().filter(|route| route.prefix.contains(&dst))
                 .min_by_key(|route| (255 - route.prefix.length(), route.metric))
                 .map(|route| route.target);
-            prop_assert_eq!(RouteTable::new(&routes).lookup(&dst), naive);
+            prop_assert_eq!(index_routes(&routes).lookup(&dst), naive);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use weir_packet::{Addr, FlowKey, Mac, protocol};
 
 use crate::backend_set::{Algorithm, Backend};
-use crate::ids::PortId;
+use crate::ids::{PortId, WorkerId};
 use crate::network::Prefix;
 
 /// An address, port and protocol that a Service answers on.
@@ -36,17 +36,75 @@ impl fmt::Display for FrontendKey {
 pub enum FrontendType {
     ClusterIp,
     LoadBalancer,
+    NodePort,
+    ExternalIp,
+    HostPort,
+}
+
+/// How packets reach a backend on another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// With the node's address as source: answers come back by this node.
+    #[default]
+    Snat,
+    /// With the client's address, and the frontend's beside it: answers go straight to the client.
+    Dsr,
+}
+
+/// Which clients outside the cluster a frontend answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceRanges {
+    /// Empty: all of them.
+    pub ranges: Vec<Prefix>,
+    /// The ranges are those that it does not answer.
+    pub is_deny: bool,
+}
+
+impl SourceRanges {
+    /// Whether a client outside the cluster is answered.
+    pub fn allow(&self, client: &Addr) -> bool {
+        self.ranges.is_empty()
+            || self.ranges.iter().any(|range| range.contains(client)) != self.is_deny
+    }
 }
 
 /// A frontend and the set that serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
+    /// An unspecified address stands for every address of the node.
     pub key: FrontendKey,
     /// `namespace/name`, with `:port-name` where the port has one.
     pub service: String,
     pub kind: FrontendType,
     /// Name of its backend set; where no such set exists, nothing answers.
     pub backend_set: String,
+    /// The set for clients outside the cluster, where it is another one.
+    pub external_backend_set: Option<String>,
+    /// How long a client's choice is remembered after its last packet; 0: not at all.
+    pub affinity_s: u32,
+    pub source_ranges: SourceRanges,
+    pub forwarding: Forwarding,
+}
+
+impl Frontend {
+    /// A frontend with one set for all clients and nothing special.
+    pub fn new(key: FrontendKey, service: &str, kind: FrontendType, set: &str) -> Frontend {
+        Frontend {
+            key,
+            service: service.to_owned(),
+            kind,
+            backend_set: set.to_owned(),
+            external_backend_set: None,
+            affinity_s: 0,
+            source_ranges: SourceRanges::default(),
+            forwarding: Forwarding::Snat,
+        }
+    }
+
+    /// Whether it answers on every address of the node.
+    pub fn is_on_all_node_addrs(&self) -> bool {
+        self.key.addr.is_unspecified()
+    }
 }
 
 /// What happens to a pod's packets while no worker runs.
@@ -79,6 +137,89 @@ pub struct NodeConfig {
     pub maglev: crate::maglev::MaglevParams,
     /// Ranges that the host sends into its port.
     pub service_ranges: Vec<Prefix>,
+    /// Addresses of pods and nodes: clients and destinations elsewhere are outside the cluster.
+    pub cluster_ranges: Vec<Prefix>,
+    /// Whether pods reach destinations outside the cluster with the node's address.
+    pub masquerade: bool,
+    /// Destinations outside that pods reach with their own address all the same.
+    pub masquerade_exclusions: Vec<Prefix>,
+    pub dsr_dispatch: DsrDispatch,
+    pub snat_ports: SnatPorts,
+    pub node_ports: NodePorts,
+}
+
+/// How the frontend's address travels to the backend's node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DsrDispatch {
+    #[default]
+    Geneve,
+    Ipip,
+    Option,
+}
+
+/// L4 ports and ICMP identifiers of the node that source translation uses, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnatPorts {
+    pub min: u16,
+    pub max: u16,
+}
+
+impl Default for SnatPorts {
+    fn default() -> Self {
+        SnatPorts { min: 49152, max: 65535 }
+    }
+}
+
+impl SnatPorts {
+    /// Whether a port is in the range.
+    #[inline]
+    pub fn contains(&self, l4_port: u16) -> bool {
+        (self.min..=self.max).contains(&l4_port)
+    }
+
+    /// The ports of one of `workers` workers: equal blocks, what is left over is unused.
+    pub fn block(&self, worker: WorkerId, workers: u8) -> SnatPorts {
+        let size = self.block_size(workers);
+        let min = self.min + u16::from(worker.0) * size;
+        SnatPorts { min, max: min + (size - 1) }
+    }
+
+    /// The worker in whose block a port is.
+    #[inline]
+    pub fn owner(&self, l4_port: u16, workers: u8) -> Option<WorkerId> {
+        if !self.contains(l4_port) {
+            return None;
+        }
+        let block = (l4_port - self.min) / self.block_size(workers);
+        u8::try_from(block).ok().filter(|worker| *worker < workers).map(WorkerId)
+    }
+
+    /// Number of ports.
+    pub fn len(&self) -> u32 {
+        u32::from(self.max - self.min) + 1
+    }
+
+    /// Never: a range has both its ends.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    fn block_size(&self, workers: u8) -> u16 {
+        (self.len() / u32::from(workers.max(1))).max(1) as u16
+    }
+}
+
+/// The L4 ports that NodePorts are allocated from, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodePorts {
+    pub min: u16,
+    pub max: u16,
+}
+
+impl Default for NodePorts {
+    fn default() -> Self {
+        NodePorts { min: 30000, max: 32767 }
+    }
 }
 
 /// Anything that control upserts.

@@ -8,8 +8,8 @@ use weir_packet::Addr;
 use crate::adjacency::{Adjacencies, Adjacency};
 use crate::backend_set::BackendSet;
 use crate::ids::{PortId, WorkerId};
-use crate::network::{NextHop, RouteTable, RouteTarget};
-use crate::rows::{Endpoint, Frontend, FrontendKey};
+use crate::network::{NextHop, Prefix, PrefixMap, RouteTarget};
+use crate::rows::{DsrDispatch, Endpoint, Frontend, FrontendKey, NodeConfig, SnatPorts};
 use crate::tables::{ENDPOINTS_MAX, FRONTENDS_MAX};
 
 /// An endpoint as workers see it.
@@ -37,6 +37,40 @@ pub enum Egress {
     NoRoute,
 }
 
+/// What workers ask of the node's configuration.
+#[derive(Debug, Default)]
+pub(crate) struct NodeView {
+    cluster: PrefixMap<()>,
+    unmasqueraded: PrefixMap<()>,
+    masquerade: bool,
+    dispatch: DsrDispatch,
+    snat_ports: SnatPorts,
+    /// Source of translated packets, IPv4 and IPv6.
+    addrs: [Option<Addr>; 2],
+}
+
+impl NodeView {
+    /// `known` are the node's own addresses; the configured ones go first.
+    pub(crate) fn new(config: &NodeConfig, known: &[Addr]) -> NodeView {
+        let set = |ranges: &[Prefix]| PrefixMap::new(ranges.iter().map(|range| (*range, ())));
+        let first = |is_v4: bool| {
+            let mut candidates = config.addresses.iter().chain(known);
+            let is_usable = |addr: &&Addr| {
+                addr.is_v4() == is_v4 && !addr.is_link_local() && !addr.is_loopback()
+            };
+            candidates.find(is_usable).copied()
+        };
+        NodeView {
+            cluster: set(&config.cluster_ranges),
+            unmasqueraded: set(&config.masquerade_exclusions),
+            masquerade: config.masquerade,
+            dispatch: config.dsr_dispatch,
+            snat_ports: config.snat_ports,
+            addrs: [first(true), first(false)],
+        }
+    }
+}
+
 /// Immutable tables of one revision. Cloning shares everything.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -49,7 +83,8 @@ pub struct Snapshot {
     pub(crate) ports: HashTrieMapSync<PortId, Arc<EndpointRow>>,
     pub(crate) host_addrs: HashTrieMapSync<Addr, ()>,
     pub(crate) neighbours: HashTrieMapSync<(PortId, Addr), u16>,
-    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) routes: Arc<PrefixMap<RouteTarget>>,
+    pub(crate) node: Arc<NodeView>,
     pub(crate) adjacencies: Arc<Vec<Adjacency>>,
     pub(crate) host_adjacency: Option<u16>,
 }
@@ -63,12 +98,54 @@ impl Snapshot {
 
     /// The service that answers on an address, port and protocol.
     pub fn frontend(&self, key: &FrontendKey) -> Option<&Frontend> {
-        self.frontends.get(key).map(|frontend| &**frontend)
+        let on_all = || {
+            let key = FrontendKey { addr: Addr::unspecified(key.addr.is_v4()), ..*key };
+            self.frontends.get(&key)
+        };
+        let exact = self.frontends.get(key);
+        exact
+            .or_else(|| self.is_host_addr(&key.addr).then(on_all).flatten())
+            .map(|frontend| &**frontend)
     }
 
-    /// The backends of a frontend; `None` where its set has not been sent.
-    pub fn backends_of(&self, frontend: &Frontend) -> Option<&BackendSet> {
-        self.backend_sets.get(&frontend.backend_set).map(|set| &**set)
+    /// The backends of a frontend for clients inside or outside the cluster; `None` where the set
+    /// has not been sent.
+    pub fn backends_of(&self, frontend: &Frontend, is_outside: bool) -> Option<&BackendSet> {
+        let name = match &frontend.external_backend_set {
+            Some(external) if is_outside => external,
+            _ => &frontend.backend_set,
+        };
+        self.backend_sets.get(name).map(|set| &**set)
+    }
+
+    /// Whether an address is of a pod or a node of the cluster.
+    pub fn is_in_cluster(&self, addr: &Addr) -> bool {
+        self.endpoints.contains_key(addr)
+            || self.is_host_addr(addr)
+            || self.node.cluster.lookup(addr).is_some()
+    }
+
+    /// Whether pods reach a destination with the node's address.
+    pub fn is_masqueraded(&self, dst: &Addr) -> bool {
+        self.node.masquerade
+            && !self.is_in_cluster(dst)
+            && self.node.unmasqueraded.lookup(dst).is_none()
+    }
+
+    /// The node's address as source of translated packets.
+    pub fn snat_addr(&self, is_v4: bool) -> Option<Addr> {
+        self.node.addrs[usize::from(!is_v4)]
+    }
+
+    /// Ports of the node's addresses that source translation uses.
+    #[inline]
+    pub fn snat_ports(&self) -> SnatPorts {
+        self.node.snat_ports
+    }
+
+    /// How packets travel to backends of other nodes under DSR.
+    pub fn dsr_dispatch(&self) -> DsrDispatch {
+        self.node.dispatch
     }
 
     /// Whether any service answers on some port of the address.

@@ -9,9 +9,9 @@ use weir_packet::Addr;
 use crate::adjacency::{Adjacencies, Adjacency, Link, Target};
 use crate::backend_set::{Algorithm, Backend, BackendSet};
 use crate::ids::{PortId, WorkerId};
-use crate::network::{Network, RouteTable};
+use crate::network::{Network, index_routes};
 use crate::rows::{Endpoint, Frontend, Object, ObjectRef};
-use crate::snapshot::{EndpointRow, Snapshot};
+use crate::snapshot::{EndpointRow, NodeView, Snapshot};
 
 /// Most frontends of a node.
 pub(crate) const FRONTENDS_MAX: usize = 1 << 20;
@@ -117,6 +117,21 @@ impl Tables {
         self.endpoints.get(name).map(|row| (&row.endpoint, row.worker))
     }
 
+    /// All frontends, in no order.
+    pub fn frontends(&self) -> impl Iterator<Item = &Frontend> {
+        self.next.frontends()
+    }
+
+    /// Whether an address is the node's own.
+    pub fn is_host_addr(&self, addr: &Addr) -> bool {
+        self.next.is_host_addr(addr)
+    }
+
+    /// The node's own addresses, in no order.
+    pub fn host_addrs(&self) -> impl Iterator<Item = Addr> {
+        self.next.host_addrs.keys().copied()
+    }
+
     /// All addresses that a frontend has, in no order.
     pub fn service_addrs(&self) -> impl Iterator<Item = Addr> {
         self.next.service_addrs.keys().copied()
@@ -145,13 +160,15 @@ impl Tables {
         self.network = network;
         self.rebuild_host();
         self.rebuild_neighbours();
-        self.next.routes = Arc::new(RouteTable::new(&self.network.routes));
+        self.next.routes = Arc::new(index_routes(&self.network.routes));
         self.rebuild_host_addrs();
         true
     }
 
     fn upsert_frontend(&mut self, frontend: Frontend) -> Result<(), Rejection> {
-        check_unicast(&frontend.key.addr)?;
+        if !frontend.is_on_all_node_addrs() {
+            check_unicast(&frontend.key.addr)?;
+        }
         if frontend.key.l4_port == 0 {
             return Err(Rejection::PortZero);
         }
@@ -235,6 +252,9 @@ impl Tables {
     }
 
     fn count_service_addr(&mut self, addr: Addr, added: bool) {
+        if addr.is_unspecified() {
+            return;
+        }
         let count = self.next.service_addrs.get(&addr).copied().unwrap_or(0);
         match (added, count) {
             (true, _) => self.next.service_addrs.insert_mut(addr, count + 1),
@@ -292,6 +312,7 @@ impl Tables {
             addrs.insert_mut(*addr, ());
         }
         self.next.host_addrs = addrs;
+        self.next.node = Arc::new(NodeView::new(&self.node, &self.network.addresses));
     }
 }
 

@@ -144,7 +144,12 @@ pub fn pod_name(name: &str, salt: u32) -> String {
 
 /// A backend of a service port.
 pub fn backend(name: &str, family: u8, l4_port: u16, state: BackendState) -> Backend {
-    Backend { addr: BackendAddr { addr: addr(name, family), l4_port }, state, weight: 100 }
+    Backend {
+        addr: BackendAddr { addr: addr(name, family), l4_port },
+        state,
+        weight: 100,
+        node: None,
+    }
 }
 
 /// The backend sets of a service, both families and protocols.
@@ -169,12 +174,12 @@ pub fn frontends(service: &str) -> Vec<Frontend> {
     let mut rows = Vec::new();
     for family in [4, 6] {
         for (protocol, l4_port, _) in PORTS {
-            rows.push(Frontend {
-                key: FrontendKey { addr: addr(service, family), l4_port, protocol },
-                service: format!("default/{service}"),
-                kind: FrontendType::ClusterIp,
-                backend_set: set_name(service, l4_port, family),
-            });
+            rows.push(Frontend::new(
+                FrontendKey { addr: addr(service, family), l4_port, protocol },
+                &format!("default/{service}"),
+                FrontendType::ClusterIp,
+                &set_name(service, l4_port, family),
+            ));
         }
     }
     rows

@@ -120,18 +120,19 @@ fn tables((uplink, pod): (PortId, PortId)) -> Result<Tables> {
             name: "bench/service".into(),
             protocol: protocol::UDP,
             algorithm: Algorithm::Maglev,
-            backends: vec![Backend { addr: backend, state: BackendState::Active, weight: 1 }],
+            backends: vec![Backend {
+                addr: backend,
+                state: BackendState::Active,
+                weight: 1,
+                node: None,
+            }],
         },
-        Object::Frontend(Frontend {
-            key: FrontendKey {
-                addr: addr(SERVICE),
-                l4_port: SERVICE_L4_PORT,
-                protocol: protocol::UDP,
-            },
-            service: "bench/service".into(),
-            kind: FrontendType::LoadBalancer,
-            backend_set: "bench/service".into(),
-        }),
+        Object::Frontend(Frontend::new(
+            FrontendKey { addr: addr(SERVICE), l4_port: SERVICE_L4_PORT, protocol: protocol::UDP },
+            "bench/service",
+            FrontendType::LoadBalancer,
+            "bench/service",
+        )),
     ] {
         tables.upsert(object)?;
     }

@@ -36,6 +36,7 @@ fn backend_set(service: u32, algorithm: Algorithm, changed: bool) -> Object {
             false => BackendState::Active,
         },
         weight: 1,
+        node: None,
     };
     Object::BackendSet {
         name: format!("bench/service-{service}:http/v4"),
@@ -47,12 +48,12 @@ fn backend_set(service: u32, algorithm: Algorithm, changed: bool) -> Object {
 
 fn everything(algorithm: Algorithm) -> Vec<Object> {
     let frontend = |service: u32| {
-        Object::Frontend(Frontend {
-            key: FrontendKey { addr: addr(96, service), l4_port: 80, protocol: protocol::TCP },
-            service: format!("bench/service-{service}:http"),
-            kind: FrontendType::ClusterIp,
-            backend_set: format!("bench/service-{service}:http/v4"),
-        })
+        Object::Frontend(Frontend::new(
+            FrontendKey { addr: addr(96, service), l4_port: 80, protocol: protocol::TCP },
+            &format!("bench/service-{service}:http"),
+            FrontendType::ClusterIp,
+            &format!("bench/service-{service}:http/v4"),
+        ))
     };
     let objects = |service| [backend_set(service, algorithm, false), frontend(service)];
     (0..SERVICES).flat_map(objects).collect()
@@ -122,6 +123,7 @@ fn maglev(options: &Options) {
             addr: BackendAddr { addr: addr(10, number), l4_port: 8080 },
             state: BackendState::Active,
             weight: 1,
+            node: None,
         };
         let backends: Vec<Backend> = (0..count).map(backend).collect();
         let chosen: Vec<u16> = (0..count as u16).collect();

@@ -66,8 +66,8 @@ pub fn director(key: &FlowKey, workers: u8) -> WorkerId {
 }
 
 fn choose(frontend: &Frontend, key: &FlowKey, snapshot: &Snapshot) -> Result<BackendAddr, Refusal> {
-    let set = snapshot.backends_of(frontend).ok_or(Refusal::Tell(Drop::NoBackend))?;
-    let backend = set.pick(key).ok_or(Refusal::Tell(Drop::NoBackend))?;
+    let set = snapshot.backends_of(frontend, false).ok_or(Refusal::Tell(Drop::NoBackend))?;
+    let backend = set.pick(key, frontend.affinity_s > 0).ok_or(Refusal::Tell(Drop::NoBackend))?;
     Ok(backend.addr)
 }
 

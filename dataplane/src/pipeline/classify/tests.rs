@@ -22,12 +22,12 @@ fn addr(text: &str) -> Addr {
 }
 
 fn frontend(text: &str, set: &str) -> Object {
-    Object::Frontend(Frontend {
-        key: FrontendKey { addr: addr(text), l4_port: 80, protocol: protocol::TCP },
-        service: format!("default/{set}"),
-        kind: FrontendType::LoadBalancer,
-        backend_set: set.into(),
-    })
+    Object::Frontend(Frontend::new(
+        FrontendKey { addr: addr(text), l4_port: 80, protocol: protocol::TCP },
+        &format!("default/{set}"),
+        FrontendType::LoadBalancer,
+        set,
+    ))
 }
 
 fn backends(name: &str, addresses: &[&str]) -> Object {
@@ -35,6 +35,7 @@ fn backends(name: &str, addresses: &[&str]) -> Object {
         addr: BackendAddr { addr: addr(text), l4_port: 8080 },
         state: BackendState::Active,
         weight: 100,
+        node: None,
     };
     Object::BackendSet {
         name: name.into(),

@@ -9,7 +9,7 @@ use crate::ids::BackendAddr;
 
 fn backend(last: u8, l4_port: u16, weight: u16) -> Backend {
     let addr = BackendAddr { addr: Addr::from_v4([0, 0, 0, last]), l4_port };
-    Backend { addr, state: BackendState::Active, weight }
+    Backend { addr, state: BackendState::Active, weight, node: None }
 }
 
 fn reference_backends() -> Vec<Backend> {

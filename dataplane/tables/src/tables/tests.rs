@@ -21,12 +21,12 @@ fn endpoint(name: &str, port: u32, addresses: &[&str]) -> Object {
 }
 
 fn frontend(text: &str, set: &str) -> Object {
-    Object::Frontend(Frontend {
-        key: FrontendKey { addr: addr(text), l4_port: 80, protocol: 6 },
-        service: "default/web".into(),
-        kind: FrontendType::ClusterIp,
-        backend_set: set.into(),
-    })
+    Object::Frontend(Frontend::new(
+        FrontendKey { addr: addr(text), l4_port: 80, protocol: 6 },
+        "default/web",
+        FrontendType::ClusterIp,
+        set,
+    ))
 }
 
 fn backends(addresses: &[&str]) -> Object {
@@ -34,6 +34,7 @@ fn backends(addresses: &[&str]) -> Object {
         addr: BackendAddr { addr: addr(text), l4_port: 8080 },
         state: BackendState::Active,
         weight: 100,
+        node: None,
     };
     Object::BackendSet {
         name: "set".into(),
@@ -50,11 +51,11 @@ fn a_frontend_finds_its_backends_whatever_came_first() {
     let key = FrontendKey { addr: addr("10.96.0.1"), l4_port: 80, protocol: 6 };
     let before = tables.snapshot();
     let row = before.frontend(&key).expect("there");
-    assert!(before.backends_of(row).is_none());
+    assert!(before.backends_of(row, false).is_none());
     tables.upsert(backends(&["10.0.0.1"])).expect("accepted");
     let after = tables.snapshot();
-    assert_eq!(after.backends_of(row).map(|set| set.backends().len()), Some(1));
-    assert!(before.backends_of(row).is_none(), "a snapshot never changes");
+    assert_eq!(after.backends_of(row, false).map(|set| set.backends().len()), Some(1));
+    assert!(before.backends_of(row, false).is_none(), "a snapshot never changes");
     assert_eq!((before.revision(), after.revision()), (1, 2));
 }
 
