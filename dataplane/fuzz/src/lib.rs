@@ -13,7 +13,9 @@ mod state;
 use weir_packet::reply::{
     IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
 };
-use weir_packet::{Parsed, Translation, checksum, decrement_ttl, nd, parse};
+use weir_packet::{
+    Packet, Parsed, Translation, checksum, clamp_mss, decrement_ttl, dsr, nd, parse, parse_quote,
+};
 use weir_tables::BackendState::{Active, Maintenance, Terminating};
 use weir_tables::{ObjectRef, PortId};
 
@@ -53,6 +55,50 @@ pub fn parser(frame: &[u8]) {
         }
     }
     let _ = nd::parse_solicitation(frame, &headers);
+    clamp_mss(&mut frame.to_vec(), &headers, 1000);
+    quote(frame, &packet);
+    dispatch(frame, &packet);
+}
+
+/// An ICMP error whose quote is translated, there and back.
+fn quote(frame: &[u8], packet: &Packet) {
+    let Some(quote) = parse_quote(frame, &packet.headers) else { return };
+    let flow = quote.key.reversed();
+    assert_eq!(flow.dst, packet.key.dst);
+    let there = Translation::new(&flow, Some((flow.dst, 7)), Some((flow.src, 9)));
+    let to = there.key_after(&flow);
+    let mut copy = frame.to_vec();
+    there.apply_to_error(&flow, &mut copy, &packet.headers, &quote);
+    let is_valid = checksum::l4_is_valid(frame, &packet.headers);
+    assert_eq!(is_valid, checksum::l4_is_valid(&copy, &packet.headers));
+    let after = parse_quote(&copy, &packet.headers).expect("it was one");
+    assert_eq!((after.key.src, after.key.dst), (to.dst, to.src));
+    assert_eq!((after.l3, after.l4, after.fragment), (quote.l3, quote.l4, quote.fragment));
+    Translation::between(&to, &flow).apply_to_error(&to, &mut copy, &packet.headers, &after);
+    assert_eq!(parse_quote(&copy, &packet.headers), Some(quote));
+}
+
+/// Direct server return: the service read and taken out, and put in again.
+fn dispatch(frame: &[u8], packet: &Packet) {
+    let headers = &packet.headers;
+    if let Some(geneve) = dsr::parse_geneve(frame, headers) {
+        let _ = parse(&frame[geneve.inner_at..]);
+    }
+    if let Some(ipip) = dsr::parse_ipip(frame, headers) {
+        let mut copy = frame.to_vec();
+        let cut = dsr::decapsulate_ipip(&mut copy, &ipip);
+        let _ = parse(&copy[cut..]);
+    }
+    let order = dsr::ByteOrder::Network;
+    let Some(service) = dsr::parse_option(frame, headers, order) else { return };
+    let mut copy = frame.to_vec();
+    let cut = dsr::remove_option(&mut copy, headers);
+    assert_eq!(cut, dsr::option_overhead(headers.family));
+    let Ok(Parsed::Ip(bare)) = parse(&copy[cut..]) else { return };
+    assert_eq!(bare.key, packet.key);
+    if let Some(headers) = dsr::insert_option(&mut copy, &bare.headers, service, order) {
+        assert_eq!(dsr::parse_option(&copy, &headers, order), Some(service));
+    }
 }
 
 /// Reads steps off the input: frames that come in by any port, and changes of the tables.

@@ -89,7 +89,13 @@ impl Delta {
     #[inline]
     pub fn of_bytes(old: &[u8], new: &[u8]) -> Delta {
         debug_assert_eq!(old.len(), new.len());
-        Delta(fold(sum(new) + u64::from(!fold(sum(old)).to_be())))
+        Delta::of_sums(sum(old), sum(new))
+    }
+
+    /// The difference between two unfolded sums of the same length.
+    #[inline]
+    pub(crate) const fn of_sums(old: u64, new: u64) -> Delta {
+        Delta(fold(new + word(!fold(old))))
     }
 
     /// The difference of replacing one 16-bit word.

@@ -86,7 +86,7 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Packet, Malformed> {
 
 /// Options must fill their space exactly (RFC 791), and none may route the packet elsewhere.
 #[cold]
-fn check_ipv4_options(mut options: &[u8]) -> Result<(), Malformed> {
+pub(crate) fn check_ipv4_options(mut options: &[u8]) -> Result<(), Malformed> {
     const END: u8 = 0;
     const NOP: u8 = 1;
     const LOOSE_SOURCE_ROUTE: u8 = 131;
@@ -126,7 +126,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Malformed> {
         return Err(Malformed::MappedAddress);
     }
     let found = if is_extension(ip[6]) {
-        walk_extensions(ip[6], payload)?
+        walk_extensions(ip[6], payload, false)?
     } else {
         Behind { protocol: ip[6], len: 0, fragment: Fragment::None, fragment_id: 0 }
     };
@@ -148,29 +148,34 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Packet, Malformed> {
 /// The most IPv6 extension headers that are walked. Real packets have one or two.
 pub const EXTENSIONS_MAX: usize = 8;
 
-const HOP_BY_HOP: u8 = 0;
+pub(crate) const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
+pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 
 #[inline]
-fn is_extension(next: u8) -> bool {
+pub(crate) fn is_extension(next: u8) -> bool {
     matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
 /// What is behind a chain of extension headers.
-struct Behind {
-    protocol: u8,
+pub(crate) struct Behind {
+    pub protocol: u8,
     /// Of the chain, in bytes.
-    len: usize,
-    fragment: Fragment,
+    pub len: usize,
+    pub fragment: Fragment,
     fragment_id: u32,
 }
 
-/// Steps over extension headers to the L4 header, or to the rest of a later fragment.
+/// Steps over extension headers to the L4 header, or to the rest of a later fragment. A payload
+/// that `is_cut` goes on beyond what is there, so that its length says nothing about a fragment.
 #[cold]
-fn walk_extensions(first: u8, payload: &[u8]) -> Result<Behind, Malformed> {
+pub(crate) fn walk_extensions(
+    first: u8,
+    payload: &[u8],
+    is_cut: bool,
+) -> Result<Behind, Malformed> {
     let mut found = Behind { protocol: first, len: 0, fragment: Fragment::None, fragment_id: 0 };
     let mut fragment_seen = false;
     for position in 0..=EXTENSIONS_MAX {
@@ -199,7 +204,8 @@ fn walk_extensions(first: u8, payload: &[u8]) -> Result<Behind, Malformed> {
                 fragment_seen = true;
                 let field = u16_at(head, 2);
                 let (offset, more) = (usize::from(field & 0xfff8), field & 1 != 0);
-                found.fragment = fragment_kind(offset, more, head[0], rest.len())?;
+                let len = if is_cut { 8 } else { rest.len() };
+                found.fragment = fragment_kind(offset, more, head[0], len)?;
                 if found.fragment != Fragment::None {
                     found.fragment_id = u32_at(head, 4);
                 }
@@ -304,7 +310,7 @@ fn finish(datagram: Datagram<'_>) -> Result<Packet, Malformed> {
     })
 }
 
-fn icmp_kind(family: u8, kind: u8, fragment: Fragment) -> IcmpKind {
+pub(crate) fn icmp_kind(family: u8, kind: u8, fragment: Fragment) -> IcmpKind {
     let kind = if family == 4 { icmpv4_kind(kind) } else { icmpv6_kind(kind) };
     match kind {
         // RFC 6980: fragmented neighbour discovery is to be ignored.

@@ -9,7 +9,7 @@ use crate::addr::{Addr, Mac};
 use crate::checksum::{self, Delta};
 use crate::crc32c;
 use crate::flow_key::FlowKey;
-use crate::headers::{Fragment, Headers};
+use crate::headers::{Fragment, Headers, IcmpKind};
 use crate::protocol;
 use crate::wire::*;
 
@@ -24,7 +24,8 @@ pub struct Translation {
     pub dport: u16,
     /// Difference of the IPv4 header checksum, see [`Delta`].
     pub l3_delta: u16,
-    /// Difference of a checksum that covers addresses and, where there are any, ports.
+    /// Difference of a checksum that covers addresses and, where there are any, ports. An ICMP
+    /// identifier is not in it: which messages have one is seen in the packet.
     pub l4_delta: u16,
     /// What changes: [`Translation::SRC`] and the like. 0: nothing does, and the rest is 0 too.
     pub flags: u16,
@@ -50,7 +51,10 @@ impl Translation {
     };
 
     /// Gives packets of `key` a new source, a new destination, or both. New addresses must be of
-    /// the key's family. Ports are ignored for protocols without; an ICMP identifier never changes.
+    /// the key's family. Ports are ignored for protocols without.
+    ///
+    /// An ICMP echo has its identifier as in [`FlowKey`]: the source port of a request, the
+    /// destination port of a reply. The other port is ignored.
     pub fn new(
         key: &FlowKey,
         new_src: Option<(Addr, u16)>,
@@ -65,10 +69,9 @@ impl Translation {
     pub fn between(from: &FlowKey, to: &FlowKey) -> Translation {
         debug_assert_eq!((from.family, from.protocol), (to.family, to.protocol));
         debug_assert_eq!((from.src.is_v4(), from.dst.is_v4()), (to.src.is_v4(), to.dst.is_v4()));
-        let (mut sport, mut dport) = (from.sport, from.dport);
-        if protocol::has_ports(from.protocol) {
-            (sport, dport) = (to.sport, to.dport);
-        }
+        let has_ports = protocol::has_ports(from.protocol);
+        let (sport, dport) =
+            if has_ports { (to.sport, to.dport) } else { identifiers_between(from, to) };
         let mut flags = 0;
         let mut addresses = Delta::NONE;
         if from.src != to.src {
@@ -91,7 +94,7 @@ impl Translation {
         if flags == 0 {
             return Translation::NONE;
         }
-        let (l3_delta, l4_delta) = (addresses.0, all.0);
+        let (l3_delta, l4_delta) = (addresses.0, if has_ports { all.0 } else { addresses.0 });
         Translation { src: to.src, dst: to.dst, sport, dport, l3_delta, l4_delta, flags }
     }
 
@@ -168,12 +171,12 @@ impl Translation {
                 self.write_ports(udp);
                 put_u16(udp, 6, checksum::apply_udp(u16_at(udp, 6), delta));
             }
-            protocol::ICMPV6 if headers.family == 6 => {
-                let Some(icmp) = header_at_mut::<ICMP_LEN>(frame, l4) else { return };
-                put_u16(icmp, 2, checksum::apply(u16_at(icmp, 2), delta));
-            }
             protocol::SCTP => self.apply_sctp(frame, headers),
             // ICMP over IPv4 does not cover addresses.
+            protocol::ICMP if headers.family == 4 => {
+                self.apply_icmp(frame, headers, Delta::NONE);
+            }
+            protocol::ICMPV6 if headers.family == 6 => self.apply_icmp(frame, headers, delta),
             _ => {}
         }
     }
@@ -185,6 +188,32 @@ impl Translation {
         }
         if self.flags & Translation::DPORT != 0 {
             put_u16(header, 2, self.dport);
+        }
+    }
+
+    #[cold]
+    fn apply_icmp(&self, frame: &mut [u8], headers: &Headers, addresses: Delta) {
+        let Some(icmp) = header_at_mut::<ICMP_LEN>(frame, headers.l4.into()) else { return };
+        let identifier = match headers.icmp {
+            IcmpKind::EchoRequest if self.flags & Translation::SPORT != 0 => self.sport,
+            IcmpKind::EchoReply if self.flags & Translation::DPORT != 0 => self.dport,
+            _ => u16_at(icmp, 4),
+        };
+        if addresses == Delta::NONE && identifier == u16_at(icmp, 4) {
+            return;
+        }
+        let delta = addresses.and(Delta::of_word(u16_at(icmp, 4), identifier));
+        put_u16(icmp, 4, identifier);
+        put_u16(icmp, 2, checksum::apply(u16_at(icmp, 2), delta));
+        // An echo reply may be nothing but zeros, the one sum whose complement is not 0.
+        if *icmp == [0; ICMP_LEN] {
+            let end = usize::from(headers.end);
+            let message = frame.get_mut(headers.l4.into()..end).unwrap_or_default();
+            if message.iter().all(|byte| *byte == 0)
+                && let Some(check) = header_at_mut::<2>(message, 2)
+            {
+                *check = [0xff; 2];
+            }
         }
     }
 
@@ -204,6 +233,18 @@ impl Translation {
             sctp[8..12].copy_from_slice(&crc.to_le_bytes());
         }
     }
+}
+
+/// The ports of `to` where they hold an ICMP echo identifier, and else those of `from`. An
+/// identifier of 0 does not tell a request from a reply: then the new one does.
+#[cold]
+fn identifiers_between(from: &FlowKey, to: &FlowKey) -> (u16, u16) {
+    match (from.protocol, from.family) {
+        (protocol::ICMP, 4) | (protocol::ICMPV6, 6) => {}
+        _ => return (from.sport, from.dport),
+    }
+    let is_reply = from.sport == 0 && (from.dport != 0 || to.sport == 0);
+    if is_reply { (from.sport, to.dport) } else { (to.sport, from.dport) }
 }
 
 /// The TTL or hop limit is used up: the packet must not be forwarded.

@@ -9,8 +9,11 @@ use etherparse::{
 use proptest::prelude::*;
 use weir_packet::build::{Path, Segment, emit_echo, emit_tcp, emit_udp};
 use weir_packet::checksum::{l3_is_valid, l4_is_valid};
-use weir_packet::reply::{IcmpError, write_echo_reply, write_icmp_error, write_tcp_reset};
-use weir_packet::{Addr, FlowKey, IcmpKind, Mac, arp, nd, protocol, rewrite, tcp_flags};
+use weir_packet::reply::{
+    IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
+};
+use weir_packet::{Addr, FlowKey, IcmpKind, Mac, arp, decrement_ttl, nd, parse_quote};
+use weir_packet::{protocol, rewrite, tcp_flags};
 
 const ROUTER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
 
@@ -110,6 +113,37 @@ proptest! {
         }
     }
 
+    /// The receiver sees a reset from its own peer: same ends, same place in the stream.
+    #[test]
+    fn an_abort_is_a_reset_by_the_sender(
+        spec in prop_oneof![spec_of(4, protocol::TCP), spec_of(6, protocol::TCP)],
+        flags in 0..64_u8,
+    ) {
+        let path = Path { ttl: spec.ttl, ..Path::of(&spec.key, DST_MAC, SRC_MAC) };
+        let segment = Segment { seq: spec.seq, ack: 77, flags, window: 1 };
+        let mut frame = vec![0; 500];
+        let len = emit_tcp(&mut frame, &path, &segment, &spec.payload).expect("room");
+        frame.truncate(len);
+        let (before, headers) = (frame.clone(), parse_ip(&frame).headers);
+        let written = write_tcp_abort(&mut frame, &headers);
+        if flags & tcp_flags::RST != 0 {
+            prop_assert_eq!((written, frame), (None, before));
+            return Ok(());
+        }
+        frame.truncate(written.expect("a reset"));
+        assert_valid(&frame);
+        let reset = Segment {
+            flags: tcp_flags::RST | flags & tcp_flags::ACK,
+            window: 0,
+            ..segment
+        };
+        let mut expected = vec![0; 100];
+        let len = emit_tcp(&mut expected, &path, &reset, &[]).expect("room");
+        prop_assert_eq!(&frame, &expected[..len]);
+        let headers = parse_ip(&frame).headers;
+        prop_assert_eq!(write_tcp_abort(&mut frame, &headers), None);
+    }
+
     #[test]
     fn an_icmp_error_quotes_its_packet(
         mut spec in spec(),
@@ -204,6 +238,38 @@ fn icmp_errors_have_their_codes() {
     }
 }
 
+/// A packet on its way through, with options, as a fragment, and padded to Ethernet's minimum: the
+/// quote is the datagram as it arrived, and the error goes back where it came from.
+#[test]
+fn errors_on_the_way_quote_what_arrived() {
+    let (src, dst) = (addr("10.0.0.1"), addr("192.0.2.1"));
+    let udp = [0x9c, 0x40, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4];
+    let mut v4 = ip_frame(src, dst, protocol::UDP, &[&[148, 4, 0, 0], &udp[..]].concat());
+    (v4[14], v4[22]) = (0x46, 1);
+    let mut fragment = ip_frame(src, dst, protocol::UDP, &[&udp[..], &[5, 6, 7, 8]].concat());
+    (fragment[20], fragment[22], fragment[39]) = (0x20, 1, 99);
+    let (src, dst) = (addr("fd00::1"), addr("2001:db8::1"));
+    let options = [protocol::UDP, 0, 1, 4, 0, 0, 0, 0];
+    let mut v6 = ip_frame(src, dst, 60, &[&options, &udp[..]].concat());
+    v6[21] = 1;
+    for (datagram, router) in [(v4, "10.0.0.254"), (fragment, "10.0.0.254"), (v6, "fd00::fe")] {
+        for error in [IcmpError::TimeExceeded, IcmpError::TooBig { mtu: 1442 }] {
+            let mut frame = in_chunk(&datagram);
+            let packet = parse_ip(&datagram);
+            assert!(decrement_ttl(&mut frame, &packet.headers).is_err());
+            let len = write_icmp_error(&mut frame, &packet.headers, error, addr(router));
+            frame.truncate(len.expect("an error"));
+            assert_valid(&frame);
+            assert!(frame.ends_with(&datagram[14..]), "the whole datagram, and no padding");
+            let answer = parse_ip(&frame);
+            assert_eq!((answer.key.src, answer.key.dst), (addr(router), packet.key.src));
+            assert_eq!((rewrite::dst_mac(&frame), rewrite::src_mac(&frame)), (SRC_MAC, DST_MAC));
+            let quote = parse_quote(&frame, &answer.headers).expect("a quote");
+            assert_eq!((quote.key, quote.fragment), (packet.key, packet.headers.fragment));
+        }
+    }
+}
+
 /// RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC 4443 section 2.4(e).
 #[test]
 fn some_packets_must_not_be_answered() {
@@ -250,6 +316,7 @@ fn fragments_are_answered_by_errors_only() {
             let headers = parse_ip(&frame).headers;
             let mut frame = in_chunk(&frame);
             assert_eq!(write_tcp_reset(&mut frame, &headers), None);
+            assert_eq!(write_tcp_abort(&mut frame, &headers), None);
             assert_eq!(write_echo_reply(&mut frame, &headers), None);
             let error = write_icmp_error(&mut frame, &headers, IcmpError::Prohibited, dst);
             assert_eq!(error.is_some(), may_be_error);

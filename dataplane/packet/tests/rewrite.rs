@@ -129,6 +129,45 @@ proptest! {
     }
 }
 
+/// Two hosts that ping with the same identifier, masqueraded as one.
+#[test]
+fn echo_identifiers_are_translated() {
+    for (src, dst, node, protocol) in [
+        ("10.0.0.1", "192.0.2.1", "10.0.0.254", protocol::ICMP),
+        ("fd00::1", "2001:db8::1", "fd00::fe", protocol::ICMPV6),
+    ] {
+        for (old, new) in [(7, 40_000), (0, 40_000), (7, 0)] {
+            let request = key(src, dst, old, 0, protocol);
+            let node = node.parse().expect("an address");
+            let translation = Translation::new(&request, Some((node, new)), None);
+            let spec = Spec { key: request, is_reply: false, ttl: 9, ..Spec::default() };
+            let outside = FlowKey { src: node, sport: new, ..request };
+            assert_eq!(translation.key_after(&request), outside);
+            let after = apply(&translation, &spec.frame());
+            assert_eq!(after, Spec { key: outside, ..spec.clone() }.frame());
+            assert_eq!(parse_ip(&after).key, outside);
+
+            let reply = Spec { key: outside.reversed(), is_reply: true, ..spec };
+            let back = apply(&translation.for_replies(&request), &reply.frame());
+            assert_eq!(back, Spec { key: request.reversed(), ..reply }.frame());
+            assert_eq!(parse_ip(&back).key, request.reversed());
+        }
+    }
+}
+
+/// Type 13 is a timestamp: bytes 4 to 6 are its own identifier, which no key holds.
+#[test]
+fn only_echoes_have_identifiers() {
+    let echo = key("10.0.0.1", "192.0.2.1", 7, 0, protocol::ICMP);
+    let mut frame = ip_frame(echo.src, echo.dst, protocol::ICMP, &[13, 0, 0, 0, 0, 7, 0, 1]);
+    let headers = parse_ip(&frame).headers;
+    complete_l4(&mut frame, &headers);
+    let translation = Translation::new(&echo, Some((Addr::from_v4([10, 0, 0, 9]), 8)), None);
+    let after = apply(&translation, &frame);
+    assert_eq!(after[34..], frame[34..]);
+    assert!(l3_is_valid(&after, &headers) && l4_is_valid(&after, &headers));
+}
+
 #[test]
 fn udp_without_checksum_stays_without() {
     let key = key("10.0.0.1", "10.96.0.1", 40000, 53, protocol::UDP);
@@ -217,7 +256,11 @@ fn nothing_to_change_is_none() {
     assert_eq!(Translation::new(&tcp, None, None), Translation::NONE);
     assert_eq!(Translation::new(&tcp, None, Some((tcp.dst, 80))), Translation::NONE);
     let echo = key("10.0.0.1", "10.96.0.1", 7, 0, protocol::ICMP);
-    assert_eq!(Translation::new(&echo, Some((echo.src, 99)), None), Translation::NONE);
+    assert_eq!(Translation::new(&echo, None, Some((echo.dst, 99))), Translation::NONE);
+    let reply = echo.reversed();
+    assert_eq!(Translation::new(&reply, Some((reply.src, 99)), None), Translation::NONE);
+    let gre = key("10.0.0.1", "10.96.0.1", 0, 0, 47);
+    assert_eq!(Translation::new(&gre, Some((gre.src, 9)), Some((gre.dst, 9))), Translation::NONE);
     assert_eq!(Translation::NONE.key_after(&tcp), tcp);
 }
 

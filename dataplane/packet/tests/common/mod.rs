@@ -9,7 +9,7 @@ pub const SRC_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
 pub const DST_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
 
 /// A packet to build: a flow and the fields that are not part of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Spec {
     pub key: FlowKey,
     pub is_reply: bool,
