@@ -101,6 +101,8 @@ metrics! {
         "Flows in the worker's table";
     FLOW_TABLE_LIMIT: Gauge "weir_flow_table_entries_limit" None, ["worker"],
         "Flows that fit the worker's table";
+    FLOW_TABLE_EVICTED: Counter "weir_flow_table_evicted_total" None, ["worker"],
+        "Connections without an answer that made room for new flows in a full table";
     RING_ENTRIES: Gauge "weir_ring_entries" None, ["worker", "ring"],
         "Entries waiting in a ring of a device or between workers";
     RING_LIMIT: Gauge "weir_ring_entries_limit" None, ["worker", "ring"],

@@ -51,6 +51,8 @@ pub struct Packet {
 pub enum Stage {
     /// A device of this worker received it.
     Arrived,
+    /// An uplink received it elsewhere; this worker sees all fragments of its datagram.
+    Gathered,
     /// The source's half is done elsewhere; this worker owns the destination pod.
     Deliver,
     /// From outside to a service; this worker directs the flow.
@@ -59,6 +61,16 @@ pub enum Stage {
     Chosen { backend: weir_tables::BackendAddr },
     /// Finished; this worker has the queue that it leaves by.
     Transmit { adjacency: u16 },
+    /// Came in a tunnel from another node, which has it from outside; this worker owns the
+    /// destination pod. `service` is what the client asked for, where the packet says so.
+    Tunnelled { service: Option<weir_tables::BackendAddr> },
+}
+
+impl Stage {
+    /// Whether nobody has looked at the packet before this worker.
+    pub fn is_first_hand(&self) -> bool {
+        matches!(self, Stage::Arrived | Stage::Gathered)
+    }
 }
 
 /// What becomes of a packet. Every packet leaves a batch with one of these, exactly once.

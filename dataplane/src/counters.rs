@@ -20,6 +20,7 @@ pub struct Counters {
     handed_out: AtomicU64,
     originated: AtomicU64,
     punted: AtomicU64,
+    evicted: AtomicU64,
     expired: AtomicU64,
     turns: AtomicU64,
     drops: [AtomicU64; DROPS],
@@ -47,6 +48,8 @@ pub struct CounterValues {
     pub punted: u64,
     /// Flow directions that timed out.
     pub expired: u64,
+    /// Unanswered connections that made room for new flows in a full table.
+    pub evicted: u64,
     /// Breaths.
     pub turns: u64,
     /// By [`Drop`], in order of `Drop::ALL`.
@@ -99,6 +102,10 @@ impl Counters {
         add(&self.punted, 1);
     }
 
+    pub(crate) fn count_evicted(&self, connections: u32) {
+        add(&self.evicted, connections.into());
+    }
+
     /// Counts a packet of our own making.
     pub fn count_originated(&self) {
         add(&self.originated, 1);
@@ -141,6 +148,7 @@ impl Counters {
             transmitted: get(&self.transmitted),
             handed_out: get(&self.handed_out),
             originated: get(&self.originated),
+            evicted: self.evicted.load(Ordering::Relaxed),
             punted: get(&self.punted),
             expired: get(&self.expired),
             turns: get(&self.turns),

@@ -35,26 +35,38 @@ drops! {
         "the transmit ring is full: the receiver or the wire is slower than the sender";
     FlowTableFull, "flow_table_full",
         "no room for a new flow: raise --flows-max, or look who opens so many";
-    FragmentUnsupported, "fragment_unsupported", "an IP fragment of a service flow";
+    FragmentUnmatched, "fragment_unmatched",
+        "a later IP fragment whose first fragment did not come by, of a flow that is translated";
     HandoffFull, "handoff_full", "the ring to the worker that owns the flow is full";
     HeaderMalformed, "header_malformed", "the packet's headers contradict its bytes";
+    IcmpUnrelated, "icmp_unrelated",
+        "an ICMP error that quotes no packet of a known flow";
     LinkLocal, "link_local",
-        "multicast or link-local traffic of a pod that ends at its link: normal, kernels send \
-         some";
+        "multicast or link-local traffic that ends at its link: normal, kernels send some";
     NeedsSnat, "needs_snat",
-        "the backend is on another node and the client is not a pod: needs source translation";
+        "needs source translation, but the node has no address of this family";
     NoBackend, "no_backend", "the service has no backend that could answer; the sender was told";
+    NoLocalBackend, "no_local_backend",
+        "externalTrafficPolicy Local, and no backend of the service is on this node";
     NoEndpoint, "no_endpoint", "came in by a port where no pod is attached";
     NoFrontend, "no_frontend",
         "no service answers on this port of a service address; the sender was told";
     NoRoute, "no_route", "the kernel has no route to the destination";
     NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
     ReplyRateLimited, "reply_rate_limited", "answered too many refused packets in this turn";
+    SnatExhausted, "snat_exhausted",
+        "no free source port towards this destination: look who uses them with weir snat top";
+    SnatUnsupported, "snat_unsupported",
+        "needs source translation, but its protocol has no ports to translate";
+    SourceRange, "source_range",
+        "the client is not in the loadBalancerSourceRanges of the service";
     SourceSpoofed, "source_spoofed", "a pod sent from an address or MAC that is not its own";
     Stale, "stale", "waited in a ring while its worker did not run";
     TooBig, "too_big", "larger than the MTU of where it should leave";
     TtlExpired, "ttl_expired", "the hop limit reached zero here";
-    ReverseCollision, "reverse_collision", "another live flow has the same reply tuple";
+    TunnelRefused, "tunnel_refused",
+        "came in a tunnel, but not from a node of the cluster for a pod of this node, or its flow is \
+         not known here";
     UplinkDown, "uplink_down",
         "no uplink to leave by, or nothing on it answers neighbour discovery";
 }

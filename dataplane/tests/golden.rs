@@ -2,7 +2,15 @@
 
 #[path = "golden/changes.rs"]
 mod changes;
+#[path = "golden/choice.rs"]
+mod choice;
 mod common;
+#[path = "golden/dsr.rs"]
+mod dsr;
+#[path = "golden/fragments.rs"]
+mod fragments;
+#[path = "golden/icmp.rs"]
+mod icmp;
 #[path = "golden/links.rs"]
 mod links;
 #[path = "golden/refusals.rs"]
@@ -11,3 +19,5 @@ mod refusals;
 mod routes;
 #[path = "golden/services.rs"]
 mod services;
+#[path = "golden/snat.rs"]
+mod snat;

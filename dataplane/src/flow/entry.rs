@@ -12,6 +12,11 @@ pub mod flow_flags {
     pub const FROM_SERVICE: u16 = 2;
     /// The direction that answers: its first packet makes a TCP flow established.
     pub const REPLY: u16 = 4;
+    /// To a client whose packets come here in a tunnel, from the node that it talks to: the source
+    /// becomes what that node was asked for, and the MSS leaves room for the tunnel.
+    pub const FROM_DSR: u16 = 8;
+    /// The translated source is the node's: the flow ends when the node loses the address.
+    pub const SNAT: u16 = 16;
 }
 
 /// What happens to a packet after its translation.
@@ -27,6 +32,11 @@ pub enum Action {
     Direct { worker: WorkerId },
     /// Goes to the worker of the chosen backend, untranslated: the translation names the backend.
     Chosen { worker: WorkerId },
+    /// Leaves by this adjacency for a backend of another node, with the service's address beside
+    /// it (DSR). `remote` is that node's index in the snapshot.
+    Tunnel { adjacency: u16, remote: u16 },
+    /// No flow: the backend that a client is bound to by session affinity.
+    Pinned,
 }
 
 /// One direction of a flow. Written by one worker only.
@@ -42,7 +52,7 @@ pub struct FlowEntry {
     pub peer: u32,
     /// The port that packets of this direction must come in by.
     pub in_port: u32,
-    /// The pod's port that they leave by, or 0 where they leave elsewhere.
+    /// The pod's port that they leave by, or 0 where they leave elsewhere. Of a pin: its timeout.
     pub out_port: u32,
     /// [`FlowEntry::LIVE`], or 0 for a free entry. Written last, so that a half-written entry is
     /// free.
@@ -55,7 +65,7 @@ pub struct FlowEntry {
     adjacency: u16,
     action: u8,
     worker: u8,
-    reserved: [u8; 2],
+    remote: u16,
     pub packets: u64,
     pub bytes: u64,
 }
@@ -68,6 +78,8 @@ const TO_KERNEL: u8 = 2;
 const DELIVER: u8 = 3;
 const DIRECT: u8 = 4;
 const CHOSEN: u8 = 5;
+const TUNNEL: u8 = 6;
+const PINNED: u8 = 7;
 
 impl FlowEntry {
     /// Mark of an entry in use.
@@ -91,7 +103,7 @@ impl FlowEntry {
             adjacency: 0,
             action: 0,
             worker: 0,
-            reserved: [0; 2],
+            remote: 0,
             packets: 0,
             bytes: 0,
         };
@@ -109,18 +121,22 @@ impl FlowEntry {
             DELIVER => Action::Deliver { worker },
             DIRECT => Action::Direct { worker },
             CHOSEN => Action::Chosen { worker },
+            TUNNEL => Action::Tunnel { adjacency: self.adjacency, remote: self.remote },
+            PINNED => Action::Pinned,
             _ => return None,
         })
     }
 
     /// Replaces the action, as after a route change.
     pub fn set_action(&mut self, action: Action) {
-        (self.action, self.adjacency, self.worker) = match action {
-            Action::Transmit { adjacency } => (TRANSMIT, adjacency, 0),
-            Action::ToKernel { adjacency } => (TO_KERNEL, adjacency, 0),
-            Action::Deliver { worker } => (DELIVER, 0, worker.0),
-            Action::Direct { worker } => (DIRECT, 0, worker.0),
-            Action::Chosen { worker } => (CHOSEN, 0, worker.0),
+        (self.action, self.adjacency, self.worker, self.remote) = match action {
+            Action::Transmit { adjacency } => (TRANSMIT, adjacency, 0, 0),
+            Action::ToKernel { adjacency } => (TO_KERNEL, adjacency, 0, 0),
+            Action::Deliver { worker } => (DELIVER, 0, worker.0, 0),
+            Action::Direct { worker } => (DIRECT, 0, worker.0, 0),
+            Action::Chosen { worker } => (CHOSEN, 0, worker.0, 0),
+            Action::Tunnel { adjacency, remote } => (TUNNEL, adjacency, 0, remote),
+            Action::Pinned => (PINNED, 0, 0, 0),
         };
     }
 
@@ -128,6 +144,27 @@ impl FlowEntry {
     #[inline]
     pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// A client's bond to a backend, which lasts `timeout_ms` beyond its last use. `key` is that of
+    /// any flow from the client to the frontend.
+    pub fn pin(key: &FlowKey, backend: BackendAddr, timeout_ms: u32) -> FlowEntry {
+        let key = FlowEntry::pin_key(key);
+        let translation = Translation::new(&key, None, Some((backend.addr, backend.l4_port)));
+        let mut entry = FlowEntry::new(key, 0, translation, Action::Pinned);
+        entry.out_port = timeout_ms;
+        entry
+    }
+
+    /// The key of a client's pin: its flows' without the source port, in a zone of its own.
+    pub fn pin_key(key: &FlowKey) -> FlowKey {
+        const ZONE_PINS: u16 = 1;
+        FlowKey { sport: 0, zone: ZONE_PINS, ..*key }
+    }
+
+    /// How long a pin lasts beyond its last use: kept where a flow has the port that it leaves by.
+    pub fn pin_timeout_ms(&self) -> Option<u32> {
+        (self.action == PINNED).then_some(self.out_port)
     }
 
     /// The backend that a packet to a service goes to.

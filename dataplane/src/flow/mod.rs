@@ -6,11 +6,13 @@
 //! - [`FlowTable`] finds entries by key: buckets of eight tagged slots over a dense array of
 //!   entries.
 //! - [`tcp`] keeps enough TCP state to expire well; [`Timeouts`] says after how long.
+//! - [`Fragments`] remembers the ports of datagrams that come in fragments.
 //! - [`store`] maps the entries from a file on tmpfs, so that the next process adopts them.
 //!
-//! Nothing here evicts a live flow: a full table refuses new ones, and that is counted.
+//! Nothing here evicts an established flow: a full table refuses new ones, and that is counted.
 
 mod entry;
+mod fragments;
 mod huge;
 mod index;
 pub mod store;
@@ -18,6 +20,7 @@ mod table;
 pub mod tcp;
 
 pub use entry::{Action, FlowEntry, flow_flags};
+pub use fragments::Fragments;
 pub use store::{Adopted, StoreError, StoreHeader};
 pub use table::{Direction, FlowTable, TableFull};
 

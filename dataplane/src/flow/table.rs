@@ -6,10 +6,14 @@ use weir_packet::{FlowKey, protocol};
 use zerocopy::FromZeros;
 
 use super::index::{Index, prefetch};
-use super::{FlowEntry, Timeouts, flow_flags, tcp};
+use super::{FlowEntry, Fragments, Timeouts, flow_flags, tcp};
 
 /// Entries that a sweep loads in advance: for the next turn, which will not have to wait for them.
 const SWEEP_AHEAD: usize = 16;
+/// Entries looked at for one that a new flow may replace.
+const EVICT_PROBES: u32 = 32;
+/// A connection that was not answered for this long may be replaced in a full table.
+const EMBRYONIC_MS: u32 = 1000;
 
 /// Flows of one worker.
 pub struct FlowTable {
@@ -23,6 +27,10 @@ pub struct FlowTable {
     seed: u64,
     timeouts: Timeouts,
     sweep_at: u32,
+    /// Of datagrams whose first fragment came by.
+    pub fragments: Fragments,
+    /// Where the search for a free source port goes on.
+    port_cursor: u16,
 }
 
 /// No room for a new flow.
@@ -88,6 +96,8 @@ impl FlowTable {
             seed,
             timeouts,
             sweep_at: 0,
+            fragments: Fragments::new(),
+            port_cursor: 0,
         };
         table.adopt();
         table
@@ -235,8 +245,42 @@ impl FlowTable {
         before - self.live
     }
 
+    /// Makes room in a full table: of a few entries, those that expired and connections that nobody
+    /// has answered for a second are forgotten, as a flood of SYNs leaves them. How many of these.
+    pub fn evict_embryonic(&mut self, now_ms: u32) -> u32 {
+        let mut evicted = 0;
+        for _ in 0..EVICT_PROBES.min(self.unused) {
+            let number = self.sweep_at;
+            self.sweep_at = if number + 1 >= self.unused { 0 } else { number + 1 };
+            let entry = &self.entries[number as usize];
+            if entry.live != FlowEntry::LIVE {
+                continue;
+            }
+            let is_embryonic = entry.key.protocol == protocol::TCP
+                && entry.pin_timeout_ms().is_none()
+                && entry.tcp & tcp::ESTABLISHED == 0
+                && now_ms.wrapping_sub(entry.last_seen_ms) >= EMBRYONIC_MS;
+            if is_embryonic || self.is_expired(number, now_ms) {
+                evicted += u32::from(is_embryonic);
+                self.remove(number);
+            }
+        }
+        evicted
+    }
+
+    /// A number that differs from call to call and cannot be guessed for another remote, for the
+    /// choice of source ports (RFC 6056, algorithm 3).
+    pub fn next_port_offset(&mut self, to: &FlowKey) -> u32 {
+        self.port_cursor = self.port_cursor.wrapping_add(1);
+        let remote = FlowKey { sport: 0, ..*to };
+        (remote.hash(self.seed) as u32 >> 1).wrapping_add(u32::from(self.port_cursor))
+    }
+
     /// How long until a flow expires without another packet, in milliseconds.
     pub fn timeout_ms(entry: &FlowEntry, timeouts: &Timeouts) -> u32 {
+        if let Some(timeout) = entry.pin_timeout_ms() {
+            return timeout;
+        }
         match entry.key.protocol {
             protocol::TCP => tcp::timeout_ms(entry.tcp, timeouts),
             _ => timeouts.any_ms,

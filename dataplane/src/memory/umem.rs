@@ -162,6 +162,25 @@ impl Frame {
         self.len = len as u16;
     }
 
+    /// Makes room for `bytes` in front of the packet: what is there is left over from earlier.
+    /// False where the chunk has no such room.
+    #[inline]
+    #[must_use]
+    pub fn prepend(&mut self, bytes: usize) -> bool {
+        let Some(head) = usize::from(self.head).checked_sub(bytes) else { return false };
+        self.head = head as u16;
+        self.len += bytes as u16;
+        true
+    }
+
+    /// Cuts `bytes`, at most all of them, off the front of the packet.
+    #[inline]
+    pub fn cut_front(&mut self, bytes: usize) {
+        let bytes = bytes.min(usize::from(self.len)) as u16;
+        self.head += bytes;
+        self.len -= bytes;
+    }
+
     /// Moves the packet to the standard headroom, where it is not there yet. False where it is too
     /// long to start there; the packet then stays as it is.
     #[inline]

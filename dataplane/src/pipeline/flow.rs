@@ -1,12 +1,12 @@
 //! Second stage: the flow's entry, if this worker knows it and it still holds. Every packet comes
 //! by here, and most leave with all that is to know about them.
 
-use weir_packet::{Fragment, tcp_flags};
+use weir_packet::{IcmpKind, tcp_flags};
 
-use super::{Context, refuse, revalidate};
+use super::{Context, refuse, related, revalidate};
 use crate::batch::{BURST, Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::{Action, flow_flags, tcp};
+use crate::flow::{Action, FlowEntry, flow_flags, tcp};
 
 /// Finds entries in two passes, so that the second finds in cache what the first asked for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
@@ -28,18 +28,15 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
 /// Takes an entry for a packet if it still holds: then the verdict is `Flow`.
 #[inline]
 pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
+    if packet.headers.icmp == IcmpKind::Error {
+        return related::take(packet, number, cx);
+    }
     let entry = cx.flows.entry(number);
     if entry.in_port != packet.port.0 {
         // Not this flow's sender: classify sees whether it may be one at all.
         return;
     }
-    if packet.stage != Stage::Arrived && matches!(entry.action(), Some(Action::Direct { .. })) {
-        // The director has decided already: what it says replaces the way to it.
-        return;
-    }
-    if packet.headers.fragment != Fragment::None && entry.translation.flags != 0 {
-        // The rest of the datagram has no ports to be found by.
-        packet.verdict = Verdict::Drop(Drop::FragmentUnsupported);
+    if packet.stage != Stage::Arrived && is_replaced(packet, entry, cx) {
         return;
     }
     if packet.headers.tcp_flags & tcp_flags::SYN != 0
@@ -54,6 +51,26 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         return check(packet, number, cx);
     }
     packet.verdict = Verdict::Flow { flow: number };
+}
+
+/// Whether what another worker or node says of a packet goes before the entry.
+#[inline]
+fn is_replaced(packet: &Packet, entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    match (packet.stage, entry.action()) {
+        (Stage::Gathered, _) => false,
+        // The director has decided already.
+        (_, Some(Action::Direct { .. })) => true,
+        // The client asks for another service now, or for one where it had asked for none.
+        (Stage::Tunnelled { service: Some(service) }, _) => {
+            let is_known = entry.peer != FlowEntry::NO_PEER && {
+                let answers = cx.flows.entry(entry.peer);
+                let after = answers.translation.key_after(&answers.key);
+                (after.src, after.sport) == (service.addr, service.l4_port)
+            };
+            !is_known
+        }
+        _ => false,
+    }
 }
 
 /// Checks an entry against a snapshot that it has not met.

@@ -1,14 +1,14 @@
 //! Fourth stage: a decision becomes entries of the flow table, or the sender is told.
 
 use weir_packet::rewrite::src_mac;
-use weir_packet::{Fragment, IcmpKind, protocol};
-use weir_tables::NextHop;
+use weir_packet::{Addr, FlowKey, Fragment, IcmpKind, Parsed, Translation, parse, parse_quote};
+use weir_tables::{BackendAddr, NextHop};
 
-use super::classify::{self, Decision, Facts, Refusal, Reverse, Transform, port_is_pod};
-use super::{Context, UNRESOLVED_MAX, flow, refuse, revalidate, rewrite};
+use super::classify::{self, Decision, Facts, Half, Refusal, SourcePort, port_is_pod};
+use super::{Context, UNRESOLVED_MAX, flow, refuse, rewrite, source_port};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::{Action, Direction, FlowEntry, tcp};
+use crate::flow::{Direction, FlowEntry, TableFull, tcp};
 
 /// Decides every packet that no flow was found for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
@@ -38,14 +38,17 @@ fn decide(packet: &mut Packet, cx: &mut Context<'_>) {
         me: cx.me,
         workers: cx.workers,
         is_whole: is_whole(packet),
+        sender: sender(packet),
+        pinned: pinned(&packet.key, cx),
     };
     match classify::classify(&packet.key, &facts, cx.snapshot) {
         Ok(decision) => {
             if let Some(hop) = decision.unresolved {
                 ask_for(hop, cx);
             }
-            match facts.is_whole {
-                true => learn(packet, &decision, cx),
+            let is_error = packet.headers.icmp == IcmpKind::Error;
+            match facts.is_whole && !is_error && !decision.is_stateless {
+                true => learn(packet, decision, cx),
                 false => pass_once(packet, &decision, cx),
             }
         }
@@ -63,15 +66,35 @@ pub(super) fn ask_for(hop: NextHop, cx: &mut Context<'_>) {
     }
 }
 
-/// Whether ports tell the packet's flow: fragments and ICMP errors go by addresses alone.
+/// Whether ports tell the packet's flow: not those of fragments without their first, nor of ICMP
+/// that is neither echo nor about a packet with ports.
 fn is_whole(packet: &Packet) -> bool {
-    packet.headers.fragment == Fragment::None
-        && match packet.key.protocol {
-            protocol::ICMP | protocol::ICMPV6 => {
-                matches!(packet.headers.icmp, IcmpKind::EchoRequest | IcmpKind::EchoReply)
-            }
-            _ => true,
-        }
+    let has_ports = (packet.key.sport, packet.key.dport) != (0, 0);
+    match packet.headers.icmp {
+        IcmpKind::Error => parse_quote(packet.frame.bytes(), &packet.headers).is_some(),
+        _ if packet.headers.fragment == Fragment::Later => has_ports,
+        IcmpKind::None | IcmpKind::EchoRequest | IcmpKind::EchoReply => true,
+        _ => false,
+    }
+}
+
+/// Who sent the packet: its source address, which the key of an ICMP error does not have.
+pub(super) fn sender(packet: &Packet) -> Addr {
+    match packet.headers.icmp {
+        IcmpKind::Error => match parse(packet.frame.bytes()) {
+            Ok(Parsed::Ip(parsed)) => parsed.key.src,
+            _ => packet.key.src,
+        },
+        _ => packet.key.src,
+    }
+}
+
+/// The backend that the client of a flow is bound to.
+fn pinned(key: &FlowKey, cx: &Context<'_>) -> Option<BackendAddr> {
+    let key = FlowEntry::pin_key(key);
+    let pin = cx.flows.entry(cx.flows.find(&key, cx.flows.hash(&key))?);
+    let age_ms = cx.now_ms.wrapping_sub(pin.last_seen_ms);
+    (age_ms < pin.pin_timeout_ms()?).then(|| pin.backend())
 }
 
 /// A pod sends only from its own MAC address.
@@ -83,63 +106,82 @@ fn is_foreign_mac(packet: &Packet, cx: &Context<'_>) -> bool {
             .is_some_and(|pod| pod.mac != src_mac(packet.frame.bytes()))
 }
 
-/// Forwards a packet that no flow can stand for; it is not translated.
-fn pass_once(packet: &mut Packet, decision: &Decision, cx: &Context<'_>) {
-    packet.verdict = match decision.forward.action {
-        Action::Transmit { adjacency } => match rewrite::route(packet, adjacency, cx) {
-            Ok(_) => Verdict::Transmit { adjacency },
-            Err(reason) => Verdict::Drop(reason),
-        },
-        Action::ToKernel { adjacency } => Verdict::Transmit { adjacency },
-        Action::Deliver { worker } => Verdict::Handoff { worker, stage: Stage::Deliver },
-        Action::Direct { .. } | Action::Chosen { .. } => Verdict::Drop(Drop::FragmentUnsupported),
-    };
+/// Forwards a packet without a flow. It is translated only where that needs no port of ours.
+fn pass_once(packet: &mut Packet, decision: &Decision, cx: &mut Context<'_>) {
+    let is_error = packet.headers.icmp == IcmpKind::Error;
+    let needs_port = decision.source_port == SourcePort::Allocated;
+    let is_translated = decision.to != packet.key;
+    if needs_port || is_translated && !is_whole(packet) {
+        let reason = if is_error { Drop::IcmpUnrelated } else { Drop::FragmentUnmatched };
+        packet.verdict = Verdict::Drop(reason);
+        return;
+    }
+    let translation = Translation::between(&packet.key, &decision.to);
+    rewrite::carry_out(packet, &translation, decision.forward.action, None, cx);
 }
 
-fn learn(packet: &mut Packet, decision: &Decision, cx: &mut Context<'_>) {
+fn learn(packet: &mut Packet, mut decision: Decision, cx: &mut Context<'_>) {
     if let Some(old) = cx.flows.find(&packet.key, packet.hash) {
         // Known by another port: classify has just found that this one may send it.
         cx.flows.remove(old);
     }
-    if let Some(reverse) = &decision.reverse
-        && !make_room(reverse, cx)
-    {
-        packet.verdict = Verdict::Drop(Drop::ReverseCollision);
+    if let Err(reason) = source_port::settle(&mut decision, cx) {
+        packet.verdict = Verdict::Drop(reason);
         return;
     }
-    let entry = |key, in_port, transform: &Transform, state| {
-        let mut entry = FlowEntry::new(key, in_port, transform.translation, transform.action);
-        entry.flags = transform.flags;
-        entry.out_port = transform.out_port;
+    let (forward, answers) = directions(packet, &decision, cx);
+    let mut learned = cx.flows.learn(forward, answers);
+    if learned.is_err() {
+        let evicted = cx.flows.evict_embryonic(cx.now_ms);
+        cx.counters.count_evicted(evicted);
+        learned = cx.flows.learn(forward, answers);
+    }
+    match learned {
+        Ok(flow) => packet.verdict = Verdict::Flow { flow },
+        // Any worker and any later packet comes to the same decision: it needs no memory.
+        Err(TableFull) if answers.is_none() => pass_once(packet, &decision, cx),
+        Err(TableFull) => packet.verdict = Verdict::Drop(Drop::FlowTableFull),
+    }
+    if let Some(pin) = decision.pin {
+        remember(&packet.key, &pin, cx);
+    }
+}
+
+/// Both directions of a flow, as entries.
+fn directions(
+    packet: &Packet,
+    decision: &Decision,
+    cx: &Context<'_>,
+) -> (Direction, Option<Direction>) {
+    let direction = |key: FlowKey, hash, in_port, to: &FlowKey, half: &Half, state| {
+        let translation = Translation::between(&key, to);
+        let mut entry = FlowEntry::new(key, in_port, translation, half.action);
+        entry.flags = half.flags;
+        entry.out_port = half.out_port;
         entry.revision = cx.snapshot.revision();
         entry.last_seen_ms = cx.now_ms;
         entry.tcp = state;
-        entry
+        Direction { entry, hash }
     };
     let state = tcp::first(packet.headers.tcp_flags);
-    let forward = Direction {
-        entry: entry(packet.key, packet.port.0, &decision.forward, state),
-        hash: packet.hash,
-    };
-    let reverse = decision.reverse.map(|reverse| Direction {
-        entry: entry(reverse.key, reverse.in_port.0, &reverse.transform, tcp::mirrored(state)),
-        hash: cx.flows.hash(&reverse.key),
+    let (key, to) = (packet.key, &decision.to);
+    let forward = direction(key, packet.hash, packet.port.0, to, &decision.forward, state);
+    let answers = decision.answers.map(|answers| {
+        let (key, to) = (to.reversed(), decision.from.reversed());
+        let (hash, state) = (cx.flows.hash(&key), tcp::mirrored(state));
+        direction(key, hash, answers.in_port.0, &to, &answers.half, state)
     });
-    packet.verdict = match cx.flows.learn(forward, reverse) {
-        Ok(flow) => Verdict::Flow { flow },
-        Err(_full) => Verdict::Drop(Drop::FlowTableFull),
-    };
+    (forward, answers)
 }
 
-/// Frees the key of the answers, unless a live flow has it.
-fn make_room(reverse: &Reverse, cx: &mut Context<'_>) -> bool {
-    let Some(old) = cx.flows.find(&reverse.key, cx.flows.hash(&reverse.key)) else { return true };
-    let entry = cx.flows.entry(old);
-    let is_stale = entry.peer == FlowEntry::NO_PEER
-        || tcp::is_closing(entry.tcp)
-        || revalidate::is_over(entry, cx);
-    if is_stale {
-        cx.flows.remove(old);
+/// Binds a client to a backend, from now on. In a full table it stays unbound: with the source port
+/// left out of the choice it will mostly get the same backend.
+fn remember(key: &FlowKey, pin: &classify::Pin, cx: &mut Context<'_>) {
+    let mut entry = FlowEntry::pin(key, pin.backend, pin.timeout_ms);
+    entry.last_seen_ms = cx.now_ms;
+    let hash = cx.flows.hash(&entry.key);
+    match cx.flows.find(&entry.key, hash) {
+        Some(known) => *cx.flows.entry_mut(known) = entry,
+        None => drop(cx.flows.learn(Direction { entry, hash }, None)),
     }
-    is_stale
 }

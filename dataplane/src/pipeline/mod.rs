@@ -1,10 +1,12 @@
 //! What happens to a packet, in order.
 //!
-//! 1. [`parse`]: bytes to offsets and a flow key; answers ARP and ND of pods.
+//! 1. [`parse`]: bytes to offsets and a flow key; answers ARP and ND of pods. What does not say
+//!    itself which flow it belongs to gets its key here: packets in [`tunnel`]s, [`fragment`]s, and
+//!    ICMP errors, which go by the packet that they quote ([`related`]).
 //! 2. [`flow`]: the flow's entry, if this worker knows it and it still holds.
 //! 3. [`classify`]: for a first packet, the decision: a pure function of (key, facts, snapshot).
-//! 4. [`learn`]: the decision becomes entries of the flow table, or a refusal is told to the
-//!    sender.
+//! 4. [`learn`]: the decision becomes entries of the flow table, with a [`source_port`] where it
+//!    needs one, or a refusal is told to the sender.
 //! 5. [`rewrite`]: the transform: addresses, ports, TTL, checksums, MACs.
 //!
 //! Each stage is a plain loop over the batch. A packet that has its verdict is passed over by the
@@ -20,12 +22,16 @@ use crate::flow::FlowTable;
 
 pub mod classify;
 mod flow;
+mod fragment;
 mod learn;
 mod local;
 mod parse;
 mod refuse;
+mod related;
 mod revalidate;
 mod rewrite;
+mod source_port;
+mod tunnel;
 
 /// What the stages work with, besides the batch.
 pub struct Context<'a> {
@@ -47,6 +53,15 @@ pub fn gateway_addr(is_v4: bool) -> Addr {
     match is_v4 {
         true => Addr::from_v4([169, 254, 1, 1]),
         false => Addr::from_v6([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
+/// The client that backends of the host's own see, so that their answers come back by the host's
+/// port: 169.254.64.2 or fd77:6569:7200::2, next to the port's own address.
+pub fn host_peer_addr(is_v4: bool) -> Addr {
+    match is_v4 {
+        true => Addr::from_v4([169, 254, 64, 2]),
+        false => Addr::from_v6([0xfd, 0x77, 0x65, 0x69, 0x72, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
     }
 }
 

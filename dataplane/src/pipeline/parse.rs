@@ -1,10 +1,11 @@
 //! First stage: bytes to offsets and a flow key.
 
-use weir_packet::{Addr, IcmpKind, Parsed, checksum, parse};
+use weir_packet::dsr::GENEVE_PORT;
+use weir_packet::{Addr, Fragment, IcmpKind, Parsed, checksum, parse, protocol};
 use weir_tables::PortId;
 
 use super::classify::port_is_pod;
-use super::{Context, gateway_addr, local};
+use super::{Context, fragment, gateway_addr, local, related, tunnel};
 use crate::batch::{Checksum, Packet, Stage, Verdict};
 use crate::drops::Drop;
 
@@ -21,7 +22,10 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
                 // As words: the compiler moves an address through memory, written in halves and
                 // read whole, and the processor waits for that.
                 packet.key = zerocopy::transmute!(parsed.key.words());
-                packet.hash = cx.flows.hash(&parsed.key);
+                if is_unusual(packet) {
+                    find_flow(packet, cx);
+                }
+                packet.hash = cx.flows.hash(&packet.key);
                 cx.flows.prefetch(packet.hash);
                 look_closer(packet, cx);
             }
@@ -32,6 +36,31 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
                 packet.verdict = Verdict::Drop(malformed.into());
             }
         }
+    }
+}
+
+/// Whether the packet's own headers may not say which flow it belongs to.
+#[inline]
+fn is_unusual(packet: &Packet) -> bool {
+    let headers = &packet.headers;
+    headers.fragment != Fragment::None
+        || headers.icmp == IcmpKind::Error
+        || headers.has_extensions
+        || (packet.key.dport == GENEVE_PORT && headers.protocol == protocol::UDP)
+        || matches!(headers.protocol, tunnel::IPV4_INSIDE | tunnel::IPV6_INSIDE)
+}
+
+/// Gives such a packet the key of its flow, or its verdict.
+#[cold]
+fn find_flow(packet: &mut Packet, cx: &mut Context<'_>) {
+    if packet.port == PortId::UPLINK && packet.stage.is_first_hand() {
+        tunnel::open(packet, cx);
+    }
+    if packet.verdict == Verdict::Undecided && packet.headers.fragment != Fragment::None {
+        fragment::match_ports(packet, cx);
+    }
+    if packet.verdict == Verdict::Undecided && packet.headers.icmp == IcmpKind::Error {
+        related::adopt_key(packet);
     }
 }
 

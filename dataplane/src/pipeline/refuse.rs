@@ -13,6 +13,33 @@ use crate::drops::Drop;
 /// Drops a packet for `reason` and writes the refusal over it: a reset for TCP, else ICMP. Where no
 /// refusal may be sent, or enough were sent in this turn, it is a plain drop.
 pub(super) fn tell(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) {
+    let (source, error) = (packet.key.dst, error_for(reason));
+    answer(packet, reason, cx, |buffer, headers| match headers.protocol {
+        protocol::TCP => write_tcp_reset(buffer, headers),
+        _ => write_icmp_error(buffer, headers, error, source),
+    });
+}
+
+/// Drops a packet for `reason` and tells its sender as a router of the way does, whatever its
+/// protocol. Also packets that may be fragmented: weir does not fragment, and their sender can.
+#[cold]
+pub(super) fn tell_router(
+    packet: &mut Packet,
+    reason: Drop,
+    error: IcmpError,
+    cx: &mut Context<'_>,
+) {
+    let own = cx.snapshot.snat_addr(packet.headers.family == 4);
+    let source = own.unwrap_or(packet.key.dst);
+    answer(packet, reason, cx, |buffer, headers| write_icmp_error(buffer, headers, error, source));
+}
+
+fn answer(
+    packet: &mut Packet,
+    reason: Drop,
+    cx: &mut Context<'_>,
+    write: impl FnOnce(&mut [u8], &weir_packet::Headers) -> Option<usize>,
+) {
     packet.verdict = Verdict::Drop(reason);
     if *cx.answers_left == 0 {
         cx.counters.count_drop(Drop::ReplyRateLimited);
@@ -20,12 +47,8 @@ pub(super) fn tell(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) {
         return;
     }
     *cx.answers_left -= 1;
-    let source = packet.key.dst;
     let back_to = packet.key.src;
-    let length = write_over(packet, |buffer, headers| match headers.protocol {
-        protocol::TCP => write_tcp_reset(buffer, headers),
-        _ => write_icmp_error(buffer, headers, error_for(reason), source),
-    });
+    let length = write_over(packet, write);
     if length.is_some() && send_back(packet, &back_to, cx) {
         cx.counters.count_drop(reason);
         cx.counters.count_originated();

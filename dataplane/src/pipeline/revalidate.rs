@@ -8,7 +8,9 @@ use weir_packet::protocol;
 use weir_tables::{BackendAddr, FrontendKey, NextHop, PortId};
 
 use super::Context;
+use super::classify::dsr::way_to_node;
 use super::classify::{follow, port_is_pod};
+use super::host_peer_addr;
 use crate::flow::{Action, FlowEntry, flow_flags};
 
 /// What becomes of an entry.
@@ -31,9 +33,19 @@ pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
         let is_tcp = entry.key.protocol == protocol::TCP;
         return if is_tcp || answers { Judgement::Refuse } else { Judgement::Forget };
     }
+    if entry.has(flow_flags::SNAT) && !source_holds(entry, cx) {
+        return Judgement::Forget;
+    }
     let Some(action) = entry.action() else { return Judgement::Forget };
     match action {
-        Action::Direct { .. } => Judgement::Keep { action, unresolved: None },
+        Action::Direct { .. } | Action::Pinned => Judgement::Keep { action, unresolved: None },
+        Action::Tunnel { remote, .. } => {
+            let way = cx.snapshot.remote(remote).and_then(|node| way_to_node(node, cx.snapshot));
+            match way {
+                Some((action, unresolved)) => Judgement::Keep { action, unresolved },
+                None => Judgement::Forget,
+            }
+        }
         Action::Chosen { .. } => match cx.snapshot.resolve(&entry.backend().addr) {
             weir_tables::Egress::Pod { worker, .. } if worker != cx.me => {
                 Judgement::Keep { action: Action::Chosen { worker }, unresolved: None }
@@ -67,6 +79,12 @@ fn sender_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     let port = PortId(entry.in_port);
     !port_is_pod(port)
         || cx.snapshot.endpoint_at(port).is_some_and(|pod| pod.addresses.contains(&entry.key.src))
+}
+
+/// The node still has the address that the flow was given.
+fn source_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    let src = entry.translation.key_after(&entry.key).src;
+    src == host_peer_addr(src.is_v4()) || cx.snapshot.is_host_addr(&src)
 }
 
 /// The service still exists and still has the backend, in whatever state.

@@ -1,12 +1,13 @@
 //! Last stage: the transform of the flow, applied.
 
-use weir_packet::{decrement_ttl, set_macs};
-use weir_tables::{Adjacency, PortId};
+use weir_packet::reply::IcmpError;
+use weir_packet::{IcmpKind, Translation, clamp_mss, decrement_ttl, protocol, set_macs, tcp_flags};
+use weir_tables::{Adjacency, BackendAddr, PortId};
 
-use super::{Context, GATEWAY_MAC};
+use super::{Context, GATEWAY_MAC, refuse, related, tunnel};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::Action;
+use crate::flow::{Action, FlowEntry, flow_flags};
 
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: usize = 14;
@@ -34,56 +35,113 @@ fn address(packet: &mut Packet, row: &Adjacency) {
 }
 
 /// What a router does to every packet before it leaves by an adjacency: the MTU holds, and the TTL
-/// goes down, unless it comes from or goes to the host itself.
+/// goes down, unless it comes from or goes to the host itself. Otherwise the sender is told.
 #[inline]
-pub(super) fn route<'a>(
-    packet: &mut Packet,
-    adjacency: u16,
-    cx: &Context<'a>,
-) -> Result<&'a Adjacency, Drop> {
-    let row = cx.snapshot.adjacency(adjacency).ok_or(Drop::NoRoute)?;
+fn route<'a>(packet: &mut Packet, adjacency: u16, cx: &mut Context<'a>) -> Option<&'a Adjacency> {
+    let Some(row) = cx.snapshot.adjacency(adjacency) else {
+        packet.verdict = Verdict::Drop(Drop::NoRoute);
+        return None;
+    };
     if packet.frame.len() > usize::from(row.mtu) + ETHERNET_BYTES {
-        return Err(Drop::TooBig);
+        refuse::tell_router(packet, Drop::TooBig, IcmpError::TooBig { mtu: row.mtu }, cx);
+        return None;
     }
     let is_host = packet.port == PortId::HOST || cx.snapshot.host_adjacency() == Some(adjacency);
     if !is_host && decrement_ttl(packet.frame.bytes_mut(), &packet.headers).is_err() {
-        return Err(Drop::TtlExpired);
+        refuse::tell_router(packet, Drop::TtlExpired, IcmpError::TimeExceeded, cx);
+        return None;
     }
-    Ok(row)
+    Some(row)
 }
 
 #[inline]
 fn apply(packet: &mut Packet, flow: u32, cx: &mut Context<'_>) {
-    let length = packet.frame.len();
-    cx.flows.note_packet(flow, length, packet.headers.tcp_flags, cx.now_ms);
+    let is_error = packet.headers.icmp == IcmpKind::Error;
+    if !is_error {
+        let length = packet.frame.len();
+        cx.flows.note_packet(flow, length, packet.headers.tcp_flags, cx.now_ms);
+    }
     let entry = cx.flows.entry(flow);
     let Some(action) = entry.action() else {
         packet.verdict = Verdict::Drop(Drop::NoRoute);
         return;
     };
-    packet.verdict = match action {
-        Action::Transmit { adjacency } => match route(packet, adjacency, cx) {
-            Ok(row) => {
-                entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
-                address(packet, row);
-                Verdict::Transmit { adjacency }
-            }
-            Err(reason) => Verdict::Drop(reason),
-        },
-        Action::ToKernel { adjacency } => {
+    if let Action::Transmit { adjacency } = action
+        && !is_error
+        && !entry.has(flow_flags::FROM_DSR)
+    {
+        // Almost every packet.
+        if let Some(row) = route(packet, adjacency, cx) {
+            let entry = cx.flows.entry(flow);
             entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
-            if let Some(row) = cx.snapshot.adjacency(adjacency) {
-                address(packet, row);
+            address(packet, row);
+            packet.verdict = Verdict::Transmit { adjacency };
+            return;
+        }
+    } else {
+        let entry = *entry;
+        carry_out(packet, &entry.translation, action, Some(&entry), cx);
+    }
+    if let Verdict::Transmit { adjacency } = packet.verdict
+        && let Some(row) = cx.snapshot.adjacency(adjacency)
+    {
+        address(packet, row);
+    }
+}
+
+/// Carries out an action; the caller writes the MACs of what is to be transmitted.
+pub(super) fn carry_out(
+    packet: &mut Packet,
+    translation: &Translation,
+    action: Action,
+    entry: Option<&FlowEntry>,
+    cx: &mut Context<'_>,
+) {
+    let verdict = match action {
+        Action::Transmit { adjacency } => {
+            let Some(&row) = route(packet, adjacency, cx) else { return };
+            translate(packet, translation);
+            if entry.is_some_and(|entry| entry.has(flow_flags::FROM_DSR)) {
+                clamp_mss_of_opening(packet, &row, cx);
             }
             Verdict::Transmit { adjacency }
         }
+        Action::ToKernel { adjacency } => {
+            translate(packet, translation);
+            Verdict::Transmit { adjacency }
+        }
         Action::Deliver { worker } => {
-            entry.translation.apply(packet.frame.bytes_mut(), &packet.headers);
+            translate(packet, translation);
             Verdict::Handoff { worker, stage: Stage::Deliver }
         }
         Action::Direct { worker } => Verdict::Handoff { worker, stage: Stage::Direct },
         Action::Chosen { worker } => {
-            Verdict::Handoff { worker, stage: Stage::Chosen { backend: entry.backend() } }
+            let after = translation.key_after(&packet.key);
+            let backend = BackendAddr { addr: after.dst, l4_port: after.dport };
+            Verdict::Handoff { worker, stage: Stage::Chosen { backend } }
         }
+        Action::Tunnel { adjacency, remote } => {
+            return tunnel::send(packet, translation, adjacency, remote, cx);
+        }
+        Action::Pinned => Verdict::Drop(Drop::NoRoute),
     };
+    packet.verdict = verdict;
+}
+
+fn translate(packet: &mut Packet, translation: &Translation) {
+    match packet.headers.icmp {
+        IcmpKind::Error => related::translate(translation, packet),
+        _ => translation.apply(packet.frame.bytes_mut(), &packet.headers),
+    }
+}
+
+/// What a backend offers as its MSS must fit the way from the client, which is a tunnel.
+fn clamp_mss_of_opening(packet: &mut Packet, row: &Adjacency, cx: &Context<'_>) {
+    if packet.headers.protocol == protocol::TCP
+        && packet.headers.tcp_flags & tcp_flags::SYN != 0
+        && row.link == weir_tables::Link::Uplink
+    {
+        let mss_max = tunnel::mss_max(packet, row, cx);
+        clamp_mss(packet.frame.bytes_mut(), &packet.headers, mss_max);
+    }
 }

@@ -108,6 +108,7 @@ fn add_workers(page: &mut Page, shared: &Shared, now_ns: u64) {
         page.add(&metrics::SNAPSHOT_REVISION, &label, counters.revision.into());
         page.add(&metrics::FLOW_TABLE_ENTRIES, &label, counters.flows.into());
         page.add(&metrics::FLOW_TABLE_LIMIT, &label, view.flows_max.into());
+        page.add(&metrics::FLOW_TABLE_EVICTED, &label, counters.evicted);
         let in_use = view.frames_home.saturating_sub(counters.frames_free);
         page.add(&metrics::POOL_FRAMES, &[&worker, "free"], counters.frames_free.into());
         page.add(&metrics::POOL_FRAMES, &[&worker, "in_use"], in_use.into());

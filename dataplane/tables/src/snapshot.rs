@@ -85,6 +85,9 @@ pub struct Snapshot {
     pub(crate) neighbours: HashTrieMapSync<(PortId, Addr), u16>,
     pub(crate) routes: Arc<PrefixMap<RouteTarget>>,
     pub(crate) node: Arc<NodeView>,
+    /// Nodes that backends run on, and the place of each among them.
+    pub(crate) remotes: Arc<Vec<Addr>>,
+    pub(crate) remote_index: HashTrieMapSync<Addr, u16>,
     pub(crate) adjacencies: Arc<Vec<Adjacency>>,
     pub(crate) host_adjacency: Option<u16>,
 }
@@ -106,6 +109,11 @@ impl Snapshot {
         exact
             .or_else(|| self.is_host_addr(&key.addr).then(on_all).flatten())
             .map(|frontend| &**frontend)
+    }
+
+    /// The frontend of exactly this key, the unspecified address included.
+    pub fn frontend_at(&self, key: &FrontendKey) -> Option<&Frontend> {
+        self.frontends.get(key).map(|frontend| &**frontend)
     }
 
     /// The backends of a frontend for clients inside or outside the cluster; `None` where the set
@@ -141,6 +149,17 @@ impl Snapshot {
     #[inline]
     pub fn snat_ports(&self) -> SnatPorts {
         self.node.snat_ports
+    }
+
+    /// The number of a node that backends run on; it stays the same in later snapshots.
+    pub fn remote_index(&self, node: &Addr) -> Option<u16> {
+        self.remote_index.get(node).copied()
+    }
+
+    /// The address of such a node.
+    #[inline]
+    pub fn remote(&self, index: u16) -> Option<&Addr> {
+        self.remotes.get(usize::from(index))
     }
 
     /// How packets travel to backends of other nodes under DSR.

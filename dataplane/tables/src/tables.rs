@@ -192,9 +192,23 @@ impl Tables {
         backends: Vec<Backend>,
     ) -> Result<(), Rejection> {
         check_backends(&backends)?;
+        for node in backends.iter().filter_map(|backend| backend.node) {
+            self.number_remote(node);
+        }
         let set = BackendSet::new(name.clone(), protocol, algorithm, backends, self.node.maglev);
         self.next.backend_sets.insert_mut(name, Arc::new(set));
         Ok(())
+    }
+
+    /// Gives a node a number for good. Beyond the most that there may be its backends are reached
+    /// with source translation.
+    fn number_remote(&mut self, node: Addr) {
+        let next = self.next.remotes.len();
+        if self.next.remote_index.contains_key(&node) || next > usize::from(u16::MAX) {
+            return;
+        }
+        self.next.remote_index.insert_mut(node, next as u16);
+        Arc::make_mut(&mut self.next.remotes).push(node);
     }
 
     fn upsert_endpoint(&mut self, endpoint: Endpoint) -> Result<(), Rejection> {

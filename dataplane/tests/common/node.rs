@@ -9,7 +9,7 @@
 //!  nowhere   unreachable                        empty  -> nobody
 //! ```
 
-use weir_dataplane::pipeline::{GATEWAY_MAC, gateway_addr};
+use weir_dataplane::pipeline::{GATEWAY_MAC, gateway_addr, host_peer_addr};
 use weir_packet::{Addr, Mac, protocol};
 use weir_tables::{
     Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendKey,
@@ -65,8 +65,10 @@ const NAMES: [(&str, &str, &str); 19] = [
 
 /// The address of a name in a family, 4 or 6.
 pub fn addr(name: &str, family: u8) -> Addr {
-    if name == "gateway" {
-        return gateway_addr(family == 4);
+    match name {
+        "gateway" => return gateway_addr(family == 4),
+        "peer" => return host_peer_addr(family == 4),
+        _ => {}
     }
     let row = NAMES.iter().find(|row| row.0 == name);
     let (_, v4, v6) = row.unwrap_or_else(|| panic!("nobody is called {name}"));
@@ -77,6 +79,9 @@ pub fn addr(name: &str, family: u8) -> Addr {
 pub fn name_of(found: &Addr) -> String {
     if *found == gateway_addr(true) || *found == gateway_addr(false) {
         return "gateway".into();
+    }
+    if *found == host_peer_addr(true) || *found == host_peer_addr(false) {
+        return "peer".into();
     }
     let named = NAMES.iter().find(|row| *found == addr(row.0, 4) || *found == addr(row.0, 6));
     named.map_or_else(|| found.to_string(), |row| row.0.into())

@@ -163,10 +163,18 @@ fn headline(l4: &[u8], packet: &Packet) -> (String, usize, usize) {
     }
 }
 
-/// The packet that an ICMP error quotes.
+/// The packet that an ICMP error quotes, of which the end may be cut off.
 fn quoted(datagram: &[u8], family: u8) -> String {
     let ethertype: [u8; 2] = if family == 4 { [8, 0] } else { [0x86, 0xdd] };
-    let frame = [&[0; 12], &ethertype[..], datagram].concat();
+    let mut frame = [&[0; 12], &ethertype[..], datagram].concat();
+    let (length_at, counted, l4) = if family == 4 { (16, 0, 34) } else { (18, 40, 54) };
+    let mut cut = |at: usize, length: usize| {
+        frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+    };
+    cut(length_at, datagram.len() - counted);
+    if datagram[if family == 4 { 9 } else { 6 }] == protocol::UDP {
+        cut(l4 + 4, 14 + datagram.len() - l4);
+    }
     match parse(&frame) {
         Ok(Parsed::Ip(packet)) => headline(&frame[packet.headers.l4.into()..], &packet).0,
         other => format!("{other:?}"),

@@ -65,7 +65,7 @@ pub const CASES: &[Case] = &[
             ("blue", "udp blue:4000 > green:53 ttl 1"),
             ("out", "udp client:4000 > host:53"),
         ],
-        sent: 5,
+        sent: 6,
     },
 ];
 

@@ -74,6 +74,21 @@ impl Stage {
         self.case(text, &[expected], FORWARDED);
     }
 
+    /// A packet that is forwarded with a source port of weir's choice, `*` in `expected`, which is
+    /// returned.
+    #[track_caller]
+    pub fn forwards_from(&mut self, text: &str, expected: &str) -> u16 {
+        let (from, packet) = text.split_once(": ").expect("port: packet");
+        let (before, behind) = expected.split_once('*').expect("one star");
+        let frame = packet::arriving(port_of(from), packet, self.family);
+        let (sent, counts) = self.run(port_of(from), &frame);
+        let [found] = &sent[..] else { panic!("{text}: {sent:?} {counts}") };
+        let chosen = found.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
+        let chosen = chosen.unwrap_or_else(|| panic!("{text}: {found}, expected {expected}"));
+        assert_eq!(counts, FORWARDED, "{text}");
+        chosen.parse().unwrap_or_else(|_| panic!("{text}: {found}, expected {expected}"))
+    }
+
     /// A packet that ends here, silently.
     #[track_caller]
     pub fn drops(&mut self, text: &str, reason: &str) {
@@ -111,6 +126,20 @@ impl Stage {
     /// Replaces the backends of a service.
     pub fn set_backends(&mut self, service: &str, rows: &[(&str, weir_tables::BackendState)]) {
         self.world.upsert(node::backend_sets(service, rows));
+    }
+
+    /// Changes what concerns the node.
+    pub fn configure(&mut self, change: impl FnOnce(&mut weir_tables::NodeConfig)) {
+        let mut node = self.world.tables.node().clone();
+        change(&mut node);
+        self.world.upsert([Object::Node(node)]);
+    }
+
+    /// Adds or replaces the frontends of a service, changed.
+    pub fn set_frontends(&mut self, service: &str, change: impl Fn(&mut weir_tables::Frontend)) {
+        let mut rows = node::frontends(service);
+        rows.iter_mut().for_each(change);
+        self.world.upsert(rows.into_iter().map(Object::Frontend));
     }
 
     /// Removes a service's backend sets or frontends.

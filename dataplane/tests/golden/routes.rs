@@ -119,9 +119,15 @@ fn a_host_without_a_port_takes_nothing() {
 #[test]
 fn ttl_and_mtu_are_kept() {
     in_every_world(|s| {
-        s.drops("blue: udp blue:4000 > green:53 ttl 1", "ttl_expired");
-        s.drops("blue: udp blue:4000 > client:53 ttl 1", "ttl_expired");
-        s.drops("out: udp client:53 > blue:4000 ttl 1", "ttl_expired");
+        let expired = if s.family == 4 { "11/0" } else { "3/0" };
+        let told = |reason: &str| format!("received 1, transmitted 1, originated 1, {reason} 1");
+        for (port, client, dst) in
+            [("blue", "blue", "green"), ("blue", "blue", "client"), ("out", "client", "blue")]
+        {
+            let packet = format!("udp {client}:4000 > {dst}:53");
+            let error = format!("{port}: unreachable {expired} host > {client} about {packet}");
+            s.case(&format!("{port}: {packet} ttl 1"), &[&error], &told("ttl_expired"));
+        }
         s.forwards("blue: udp blue:4000 > green:53 ttl 2", "green: udp blue:4000 > green:53 ttl 1");
         // To the node itself nothing is routed, so nothing is taken from the TTL.
         s.forwards("blue: udp blue:4000 > host:53 ttl 1", "host: udp blue:4000 > host:53 ttl 1");
@@ -131,7 +137,10 @@ fn ttl_and_mtu_are_kept() {
         let text = format!("udp blue:4000 > client:53 len {fits}");
         let out = format!("out: udp blue:4000 > client:53 ttl 63 len {fits}");
         s.forwards(&format!("blue: {text}"), &out);
-        s.drops(&format!("blue: udp blue:4000 > client:53 len {}", fits + 1), "too_big");
+        let big = if s.family == 4 { "3/4" } else { "2/0" };
+        let packet = "udp blue:4000 > client:53";
+        let error = format!("blue: unreachable {big} host > blue about {packet}");
+        s.case(&format!("blue: {packet} len {}", fits + 1), &[&error], &told("too_big"));
     });
 }
 

@@ -5,15 +5,19 @@
 //! and explained.
 //!
 //! In order: may the sender send this ([`check_source`])? Is the destination a service
-//! ([`service::decide`])? Else, where is it ([`route::decide`])?
+//! ([`service::decide`])? A port of the node that source translation uses ([`snat_owner`])? Else,
+//! where is it ([`route::decide`])?
 
-use weir_packet::{Addr, FlowKey, Translation};
-use weir_tables::{Egress, FrontendKey, NextHop, PortId, Snapshot, WorkerId};
+use weir_packet::{Addr, FlowKey, protocol};
+use weir_tables::{BackendAddr, Egress, FrontendKey, NextHop, PortId, Snapshot, WorkerId};
+
+use super::host_peer_addr;
 
 use crate::batch::Stage;
 use crate::drops::Drop;
 use crate::flow::Action;
 
+pub(super) mod dsr;
 mod route;
 mod service;
 
@@ -26,8 +30,13 @@ pub struct Facts {
     /// The worker that asks.
     pub me: WorkerId,
     pub workers: u8,
-    /// Whole, with ports: only such packets are given to a service.
+    /// With ports: only such packets are given to a service.
     pub is_whole: bool,
+    /// Who sent it. The key of an ICMP error is that of the flow which it quotes, and its sender a
+    /// router of the way.
+    pub sender: Addr,
+    /// The backend that the client is bound to by session affinity.
+    pub pinned: Option<BackendAddr>,
 }
 
 /// The worker that the host's traffic to services comes in by.
@@ -36,18 +45,36 @@ pub const HOST_WORKER: WorkerId = WorkerId(0);
 /// What to do with a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
+    /// The flow's key as its client has it; differs from the packet's where another node has
+    /// translated it already.
+    pub from: FlowKey,
+    /// The flow's key after translation. Its source port is the client's.
+    pub to: FlowKey,
+    pub source_port: SourcePort,
     /// For packets of the key.
-    pub forward: Transform,
+    pub forward: Half,
     /// For the answers, where this worker will see them.
-    pub reverse: Option<Reverse>,
+    pub answers: Option<Answers>,
     /// A next hop on the way of either direction that the kernel must resolve first.
     pub unresolved: Option<NextHop>,
+    /// The choice is remembered for the client.
+    pub pin: Option<Pin>,
+    /// The next packet is decided as cheaply: none is remembered.
+    pub is_stateless: bool,
 }
 
-/// What to do with packets of one direction.
+/// Which source port the flow has after translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transform {
-    pub translation: Translation,
+pub enum SourcePort {
+    /// The client's own, unless another flow has the same answers.
+    Own,
+    /// One of the worker's block, so that answers find the worker.
+    Allocated,
+}
+
+/// What happens to packets of one direction after translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Half {
     pub action: Action,
     /// The pod's port it leads to, or 0.
     pub out_port: u32,
@@ -57,11 +84,40 @@ pub struct Transform {
 
 /// The answering direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reverse {
-    pub key: FlowKey,
+pub struct Answers {
     /// Where answers come in.
     pub in_port: PortId,
-    pub transform: Transform,
+    pub half: Half,
+}
+
+/// A client's bond to a backend by session affinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    pub backend: BackendAddr,
+    /// How long it lasts beyond its last use.
+    pub timeout_ms: u32,
+}
+
+impl Decision {
+    /// Goes on as it is, with no answers seen here.
+    fn one_way(key: &FlowKey, half: Half) -> Decision {
+        Decision {
+            from: *key,
+            to: *key,
+            source_port: SourcePort::Own,
+            forward: half,
+            answers: None,
+            unresolved: None,
+            pin: None,
+            is_stateless: false,
+        }
+    }
+}
+
+impl Half {
+    fn plain(action: Action) -> Half {
+        Half { action, out_port: 0, flags: 0 }
+    }
 }
 
 /// Why there is no decision.
@@ -79,7 +135,10 @@ pub enum Refusal {
 
 /// Decides a flow.
 pub fn classify(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Decision, Refusal> {
-    check_source(key, facts, snapshot)?;
+    check_source(facts, snapshot)?;
+    if let Stage::Tunnelled { service } = facts.stage {
+        return dsr::decide(service, key, facts, snapshot);
+    }
     // What is delivered here has been translated already.
     if facts.stage != Stage::Deliver
         && let Some(frontend) = snapshot.frontend(&FrontendKey::of_destination(key))
@@ -89,7 +148,27 @@ pub fn classify(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Dec
     if snapshot.is_service_addr(&key.dst) && !is_pod_or_host(&key.dst, snapshot) {
         return Err(service::refuse_port(key, facts));
     }
+    if facts.stage.is_first_hand()
+        && let Some(owner) = snat_owner(key, facts, snapshot)
+        && owner != facts.me
+    {
+        let half = Half::plain(Action::Direct { worker: owner });
+        return Ok(Decision { is_stateless: true, ..Decision::one_way(key, half) });
+    }
     route::decide(key, facts, snapshot)
+}
+
+/// The worker in whose block of ports an answer to the node is, if in any.
+fn snat_owner(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Option<WorkerId> {
+    let has_port = protocol::has_ports(key.protocol)
+        || matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
+    let is_ours = match facts.port {
+        PortId::UPLINK => snapshot.is_host_addr(&key.dst),
+        PortId::HOST => key.dst == host_peer_addr(key.dst.is_v4()),
+        _ => false,
+    };
+    let is_answer = facts.is_whole && has_port && is_ours;
+    is_answer.then(|| snapshot.snat_ports().owner(key.dport, facts.workers))?
 }
 
 /// Whether a port is a pod's, rather than an uplink or the host.
@@ -130,19 +209,19 @@ pub fn follow(dst: &Addr, me: WorkerId, snapshot: &Snapshot) -> Option<Way> {
 }
 
 /// A pod sends only from its own addresses; nobody outside sends from a pod's.
-fn check_source(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<(), Refusal> {
-    if facts.stage != Stage::Arrived {
+pub(super) fn check_source(facts: &Facts, snapshot: &Snapshot) -> Result<(), Refusal> {
+    if !facts.stage.is_first_hand() {
         return Ok(());
     }
     match facts.port {
         PortId::HOST => Ok(()),
-        PortId::UPLINK => match snapshot.resolve(&key.src) {
+        PortId::UPLINK => match snapshot.resolve(&facts.sender) {
             Egress::Pod { .. } | Egress::Host { .. } => Err(Refusal::Drop(Drop::SourceSpoofed)),
             _ => Ok(()),
         },
         port => match snapshot.endpoint_at(port) {
             None => Err(Refusal::Drop(Drop::NoEndpoint)),
-            Some(pod) if pod.addresses.contains(&key.src) => Ok(()),
+            Some(pod) if pod.addresses.contains(&facts.sender) => Ok(()),
             Some(_) => Err(Refusal::Drop(Drop::SourceSpoofed)),
         },
     }

@@ -1,10 +1,11 @@
 //! Destinations that are no service: pods, the host, and the world.
 
-use weir_packet::{FlowKey, Translation};
+use weir_packet::FlowKey;
 use weir_tables::{Egress, PortId, Snapshot};
 
 use super::{
-    Decision, Facts, Refusal, Reverse, Transform, answers_port, client_way, follow, port_is_pod,
+    Answers, Decision, Facts, Half, Refusal, SourcePort, answers_port, client_way, follow,
+    port_is_pod,
 };
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
@@ -20,41 +21,35 @@ pub(super) fn decide(
         return Err(Refusal::Drop(Drop::LinkLocal));
     }
     let egress = snapshot.resolve(&key.dst);
-    if facts.port == PortId::UPLINK && !matches!(egress, Egress::Pod { .. }) {
-        return Err(Refusal::Punt);
-    }
-    if facts.port == PortId::HOST && !matches!(egress, Egress::Pod { .. }) {
+    match (facts.port, egress) {
+        (_, Egress::Pod { .. }) => {}
+        (PortId::UPLINK, _) => return Err(Refusal::Punt),
+        // Sent to a NodePort of its own that is none.
+        (PortId::HOST, Egress::Host { .. }) => return Err(Refusal::Punt),
         // The host routes its own traffic; only pods and services are behind its port.
-        return Err(Refusal::Drop(Drop::NoRoute));
+        (PortId::HOST, _) => return Err(Refusal::Drop(Drop::NoRoute)),
+        _ => {}
     }
     let way = follow(&key.dst, facts.me, snapshot).ok_or(Refusal::Tell(Drop::NoRoute))?;
-    let forward = Transform {
-        translation: Translation::NONE,
-        action: way.action,
-        out_port: way.out_port,
-        flags: 0,
-    };
+    let forward = Half { action: way.action, out_port: way.out_port, flags: 0 };
+    let mut decision = Decision { unresolved: way.unresolved, ..Decision::one_way(key, forward) };
+    let is_masqueraded = port_is_pod(facts.port)
+        && matches!(egress, Egress::Uplink { .. } | Egress::Unresolved(_))
+        && snapshot.is_masqueraded(&key.dst);
+    if is_masqueraded {
+        let none = Refusal::Tell(Drop::NeedsSnat);
+        decision.to.src = snapshot.snat_addr(key.src.is_v4()).ok_or(none)?;
+        decision.source_port = SourcePort::Allocated;
+        decision.forward.flags = flow_flags::SNAT;
+    }
     // Packets from outside that another worker delivers leave no trace here but the way to it.
     let passes_through =
         facts.port == PortId::UPLINK && matches!(way.action, Action::Deliver { .. });
-    let reverse = if passes_through { None } else { Some(answer(key, facts, snapshot)?) };
-    let unresolved = way.unresolved.or(reverse.and_then(|(_, unresolved)| unresolved));
-    Ok(Decision { forward, reverse: reverse.map(|(reverse, _)| reverse), unresolved })
-}
-
-type Answer = (Reverse, Option<weir_tables::NextHop>);
-
-fn answer(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Answer, Refusal> {
-    let way = client_way(key, facts, snapshot).ok_or(Refusal::Drop(Drop::NoRoute))?;
-    let reverse = Reverse {
-        key: key.reversed(),
-        in_port: answers_port(&key.dst, snapshot),
-        transform: Transform {
-            translation: Translation::NONE,
-            action: way.action,
-            out_port: way.out_port,
-            flags: flow_flags::REPLY,
-        },
-    };
-    Ok((reverse, way.unresolved))
+    if !passes_through {
+        let home = client_way(key, facts, snapshot).ok_or(Refusal::Drop(Drop::NoRoute))?;
+        let half = Half { action: home.action, out_port: home.out_port, flags: flow_flags::REPLY };
+        decision.answers = Some(Answers { in_port: answers_port(&key.dst, snapshot), half });
+        decision.unresolved = decision.unresolved.or(home.unresolved);
+    }
+    Ok(decision)
 }

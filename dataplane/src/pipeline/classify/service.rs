@@ -2,17 +2,21 @@
 //!
 //! - A flow opened by a pod or the host is translated where the client is, both directions.
 //! - A flow from outside belongs to its *director*, a pure function of its key, so that it is the
-//!   same on whichever queue a packet arrives. The director chooses the backend; the backend pod's
-//!   worker translates, and its answers leave straight from there.
+//!   same on whichever queue a packet arrives. The director chooses the backend. For a pod of this
+//!   node the pod's worker translates, and its answers leave straight from there; for another node
+//!   the director translates the source, too, or sends the packet on in a tunnel (DSR).
 
-use weir_packet::{Addr, FlowKey, Translation, protocol};
-use weir_tables::{BackendAddr, Egress, Frontend, PortId, Snapshot, WorkerId};
+use weir_packet::{Addr, FlowKey, protocol};
+use weir_tables::{BackendAddr, Egress, Forwarding, Frontend, PortId, Snapshot, WorkerId};
 
-use super::{Decision, Facts, Refusal, Reverse, Transform, answers_port, client_way, follow};
+use super::{
+    Answers, Decision, Facts, Half, Pin, Refusal, SourcePort, answers_port, client_way, dsr,
+    follow, port_is_pod,
+};
 use crate::batch::Stage;
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
-use crate::pipeline::gateway_addr;
+use crate::pipeline::{gateway_addr, host_peer_addr};
 
 /// Decides a flow to a frontend.
 pub(super) fn decide(
@@ -22,33 +26,48 @@ pub(super) fn decide(
     snapshot: &Snapshot,
 ) -> Result<Decision, Refusal> {
     if !facts.is_whole {
-        return Err(Refusal::Drop(Drop::FragmentUnsupported));
+        return Err(Refusal::Drop(Drop::FragmentUnmatched));
     }
-    if facts.port != PortId::UPLINK {
-        let backend = choose(frontend, key, snapshot)?;
+    if let Stage::Chosen { backend } = facts.stage {
         return translate(backend, key, facts, snapshot);
     }
-    match facts.stage {
-        Stage::Arrived if director(key, facts.workers) != facts.me => {
-            Ok(pass(key, None, Action::Direct { worker: director(key, facts.workers) }))
-        }
-        Stage::Chosen { backend } => translate(backend, key, facts, snapshot),
-        _ => {
-            let backend = choose(frontend, key, snapshot)?;
-            match snapshot.resolve(&backend.addr) {
-                Egress::Pod { worker, .. } if worker != facts.me => {
-                    Ok(pass(key, Some(backend), Action::Chosen { worker }))
-                }
-                _ => translate(backend, key, facts, snapshot),
-            }
+    let is_from_uplink = facts.port == PortId::UPLINK;
+    if is_from_uplink && facts.stage.is_first_hand() {
+        let director = director(key, frontend.affinity_s > 0, facts.workers);
+        if director != facts.me {
+            let half = Half::plain(Action::Direct { worker: director });
+            return Ok(Decision::one_way(key, half));
         }
     }
+    let is_outside = is_from_uplink && !snapshot.is_in_cluster(&key.src);
+    if is_outside && !frontend.source_ranges.allow(&key.src) {
+        return Err(Refusal::Drop(Drop::SourceRange));
+    }
+    let backend = choose(frontend, is_outside, key, facts, snapshot)?;
+    let decision = match snapshot.resolve(&backend.addr) {
+        Egress::Pod { worker, .. } if is_from_uplink && worker != facts.me => {
+            let action = Action::Chosen { worker };
+            let half = Half { action, out_port: 0, flags: flow_flags::TO_SERVICE };
+            Decision { to: towards(&backend, key), ..Decision::one_way(key, half) }
+        }
+        Egress::Uplink { .. } | Egress::Unresolved(_)
+            if is_from_uplink && frontend.forwarding == Forwarding::Dsr =>
+        {
+            match dsr::send(&backend, frontend, is_outside, key, snapshot) {
+                Some(decision) => decision,
+                None => translate(backend, key, facts, snapshot)?,
+            }
+        }
+        _ => translate(backend, key, facts, snapshot)?,
+    };
+    let pin = Pin { backend, timeout_ms: frontend.affinity_s.saturating_mul(1000) };
+    Ok(Decision { pin: (frontend.affinity_s > 0).then_some(pin), ..decision })
 }
 
 /// The answer to a packet for a service address where no service answers on its port.
 pub(super) fn refuse_port(key: &FlowKey, facts: &Facts) -> Refusal {
     if protocol::has_ports(key.protocol) && !facts.is_whole {
-        return Refusal::Drop(Drop::FragmentUnsupported);
+        return Refusal::Drop(Drop::FragmentUnmatched);
     }
     match key.protocol {
         // The identifier, which stands for the source port, may be 0.
@@ -58,28 +77,43 @@ pub(super) fn refuse_port(key: &FlowKey, facts: &Facts) -> Refusal {
     }
 }
 
-/// The worker that decides for a flow from outside: any worker computes the same.
-pub fn director(key: &FlowKey, workers: u8) -> WorkerId {
+/// The worker that decides for a flow from outside: any worker computes the same. With affinity
+/// all flows of a client have one director, which remembers the choice.
+pub fn director(key: &FlowKey, has_affinity: bool, workers: u8) -> WorkerId {
     // Its own seed: the table's is secret and differs between restarts.
     const SEED: u64 = 0x6469_7265_6374_6f72;
+    let key = if has_affinity { FlowKey { sport: 0, ..*key } } else { *key };
     WorkerId((((key.hash(SEED) >> 32) * u64::from(workers)) >> 32) as u8)
 }
 
-fn choose(frontend: &Frontend, key: &FlowKey, snapshot: &Snapshot) -> Result<BackendAddr, Refusal> {
-    let set = snapshot.backends_of(frontend, false).ok_or(Refusal::Tell(Drop::NoBackend))?;
-    let backend = set.pick(key, frontend.affinity_s > 0).ok_or(Refusal::Tell(Drop::NoBackend))?;
+/// The backend of a new flow: the one that the client is bound to, as long as it takes flows, else
+/// the one of the frontend's algorithm.
+fn choose(
+    frontend: &Frontend,
+    is_outside: bool,
+    key: &FlowKey,
+    facts: &Facts,
+    snapshot: &Snapshot,
+) -> Result<BackendAddr, Refusal> {
+    let nobody = || match &frontend.external_backend_set {
+        // The balancer in front finds out by the health check; a reset would end connections that
+        // it is moving (kube-proxy drops as well).
+        Some(_) if is_outside => Refusal::Drop(Drop::NoLocalBackend),
+        _ => Refusal::Tell(Drop::NoBackend),
+    };
+    let set = snapshot.backends_of(frontend, is_outside).ok_or_else(nobody)?;
+    if let Some(pinned) = facts.pinned
+        && set.takes_flows(&pinned)
+    {
+        return Ok(pinned);
+    }
+    let backend = set.pick(key, frontend.affinity_s > 0).ok_or_else(nobody)?;
     Ok(backend.addr)
 }
 
-/// A packet that another worker goes on with, untranslated.
-fn pass(key: &FlowKey, backend: Option<BackendAddr>, action: Action) -> Decision {
-    let translation = match backend {
-        Some(backend) => Translation::new(key, None, Some((backend.addr, backend.l4_port))),
-        None => Translation::NONE,
-    };
-    let flags = if backend.is_some() { flow_flags::TO_SERVICE } else { 0 };
-    let forward = Transform { translation, action, out_port: 0, flags };
-    Decision { forward, reverse: None, unresolved: None }
+/// The key of a flow to a backend.
+pub(super) fn towards(backend: &BackendAddr, key: &FlowKey) -> FlowKey {
+    FlowKey { dst: backend.addr, dport: backend.l4_port, ..*key }
 }
 
 /// Both directions of a translated flow, here.
@@ -89,54 +123,68 @@ fn translate(
     facts: &Facts,
     snapshot: &Snapshot,
 ) -> Result<Decision, Refusal> {
-    check_reachable(&backend, facts, snapshot)?;
-    let new_src = hairpin_source(&backend, key);
-    let new_dst = Some((backend.addr, backend.l4_port));
-    let translation = Translation::new(key, new_src, new_dst);
     let way = follow(&backend.addr, facts.me, snapshot).ok_or(Refusal::Tell(Drop::NoRoute))?;
-    let forward = Transform {
-        translation,
-        action: way.action,
-        out_port: way.out_port,
-        flags: flow_flags::TO_SERVICE,
-    };
+    let mut to = towards(&backend, key);
+    let mut flags = flow_flags::TO_SERVICE;
+    let mut source_port = SourcePort::Own;
+    match new_source(&backend, key, facts, snapshot)? {
+        Source::Client => {}
+        Source::Gateway => to.src = gateway_addr(key.src.is_v4()),
+        Source::Node(addr) => {
+            to.src = addr;
+            source_port = SourcePort::Allocated;
+            flags |= flow_flags::SNAT;
+        }
+    }
     let home = client_way(key, facts, snapshot).ok_or(Refusal::Drop(Drop::NoRoute))?;
-    let reverse = Reverse {
-        key: translation.key_after(key).reversed(),
-        in_port: answers_port(&backend.addr, snapshot),
-        transform: Transform {
-            translation: translation.for_replies(key),
-            action: home.action,
-            out_port: home.out_port,
-            flags: flow_flags::FROM_SERVICE | flow_flags::REPLY,
-        },
+    let half = Half {
+        action: home.action,
+        out_port: home.out_port,
+        flags: flow_flags::FROM_SERVICE | flow_flags::REPLY,
     };
-    let unresolved = way.unresolved.or(home.unresolved);
-    Ok(Decision { forward, reverse: Some(reverse), unresolved })
+    let answers = Answers { in_port: answers_port(&backend.addr, snapshot), half };
+    let forward = Half { action: way.action, out_port: way.out_port, flags };
+    Ok(Decision {
+        to,
+        source_port,
+        answers: Some(answers),
+        unresolved: way.unresolved.or(home.unresolved),
+        ..Decision::one_way(key, forward)
+    })
 }
 
-/// A backend whose answers would not come by here needs its client translated, too.
-fn check_reachable(
+/// Whom the backend sees.
+enum Source {
+    Client,
+    /// The gateway, for a pod that reaches itself: its kernel would drop what comes from itself.
+    Gateway,
+    /// An address of the node that leads answers back here.
+    Node(Addr),
+}
+
+/// The client's address stays wherever its answers come by here anyway.
+fn new_source(
     backend: &BackendAddr,
+    key: &FlowKey,
     facts: &Facts,
     snapshot: &Snapshot,
-) -> Result<(), Refusal> {
-    let is_local_pod = match snapshot.resolve(&backend.addr) {
-        Egress::Pod { .. } => true,
-        Egress::NoRoute => return Err(Refusal::Tell(Drop::NoRoute)),
-        _ => false,
-    };
-    if is_local_pod || super::port_is_pod(facts.port) {
-        return Ok(());
+) -> Result<Source, Refusal> {
+    let is_v4 = key.src.is_v4();
+    let is_pod = port_is_pod(facts.port);
+    match snapshot.resolve(&backend.addr) {
+        Egress::Pod { .. } if backend.addr == key.src => Ok(Source::Gateway),
+        Egress::Pod { .. } => Ok(Source::Client),
+        // The kernel answers a pod through its veth; anybody else would be answered straight, and
+        // untranslated.
+        Egress::Host { .. } | Egress::Kernel if is_pod => Ok(Source::Client),
+        Egress::Host { .. } | Egress::Kernel => Ok(Source::Node(host_peer_addr(is_v4))),
+        Egress::Uplink { .. } | Egress::Unresolved(_) => {
+            if is_pod && !snapshot.is_masqueraded(&backend.addr) {
+                return Ok(Source::Client);
+            }
+            let addr = snapshot.snat_addr(is_v4).ok_or(Refusal::Tell(Drop::NeedsSnat))?;
+            Ok(Source::Node(addr))
+        }
+        Egress::NoRoute => Err(Refusal::Tell(Drop::NoRoute)),
     }
-    Err(Refusal::Tell(Drop::NeedsSnat))
-}
-
-/// A pod that reaches itself through a service must not see its own address as the client: its
-/// kernel would drop it. The gateway speaks for it.
-fn hairpin_source(backend: &BackendAddr, key: &FlowKey) -> Option<(Addr, u16)> {
-    if backend.addr != key.src {
-        return None;
-    }
-    Some((gateway_addr(key.src.is_v4()), key.sport))
 }

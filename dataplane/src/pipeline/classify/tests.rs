@@ -123,16 +123,18 @@ fn tcp(src: &str, dst: &str, sport: u16, dport: u16) -> FlowKey {
 }
 
 fn at(port: PortId, stage: Stage, me: u8) -> Facts {
-    Facts { port, stage, me: WorkerId(me), workers: 2, is_whole: true }
+    let me = WorkerId(me);
+    let sender = Addr::UNSPECIFIED;
+    Facts { port, stage, me, workers: 2, is_whole: true, sender, pinned: None }
 }
 
 fn decide(key: &FlowKey, facts: &Facts) -> Result<Decision, Refusal> {
-    classify(key, facts, &snapshot())
+    classify(key, &Facts { sender: key.src, ..*facts }, &snapshot())
 }
 
-fn decided(key: &FlowKey, facts: &Facts) -> (Decision, Reverse) {
+fn decided(key: &FlowKey, facts: &Facts) -> (Decision, Answers) {
     let decision = decide(key, facts).expect("a decision");
-    (decision, decision.reverse.expect("both directions"))
+    (decision, decision.answers.expect("both directions"))
 }
 
 #[test]
@@ -142,12 +144,11 @@ fn a_pods_flow_is_translated_at_the_pods_worker() {
     assert_eq!(decision.forward.action, Action::Deliver { worker: WorkerId(1) });
     assert_eq!(decision.forward.out_port, THERE.0);
     assert_eq!(decision.forward.flags, flow_flags::TO_SERVICE);
-    let after = decision.forward.translation.key_after(&key);
-    assert_eq!(after, tcp("10.0.0.1", "10.0.0.2", 4000, 8080));
-    assert_eq!((reverse.key, reverse.in_port), (after.reversed(), THERE));
-    assert_eq!(reverse.transform.translation.key_after(&reverse.key), key.reversed());
-    assert!(matches!(reverse.transform.action, Action::Transmit { .. }));
-    assert_eq!(reverse.transform.out_port, HERE.0);
+    assert_eq!(decision.to, tcp("10.0.0.1", "10.0.0.2", 4000, 8080));
+    assert_eq!((decision.from, decision.source_port), (key, SourcePort::Own));
+    assert_eq!(reverse.in_port, THERE);
+    assert!(matches!(reverse.half.action, Action::Transmit { .. }));
+    assert_eq!(reverse.half.out_port, HERE.0);
 }
 
 #[test]
@@ -155,31 +156,29 @@ fn the_receiving_worker_adds_its_half_and_translates_nothing() {
     let key = tcp("10.0.0.1", "10.0.0.2", 4000, 8080);
     let (decision, reverse) = decided(&key, &at(HERE, Stage::Deliver, 1));
     assert!(matches!(decision.forward.action, Action::Transmit { .. }));
-    assert_eq!(decision.forward.translation, Translation::NONE);
-    assert_eq!(reverse.transform.action, Action::Deliver { worker: WorkerId(0) });
+    assert_eq!(decision.to, key);
+    assert_eq!(reverse.half.action, Action::Deliver { worker: WorkerId(0) });
     // Nor does it look up a service that has the very address of the backend.
     let mut tables = tables();
     let Object::Frontend(mut odd) = frontend("10.0.0.2", "here") else { unreachable!() };
     odd.key.l4_port = 8080;
     tables.upsert(Object::Frontend(odd)).expect("accepted");
     let again = classify(&key, &at(HERE, Stage::Deliver, 1), &tables.snapshot());
-    assert_eq!(again.expect("a decision").forward.translation, Translation::NONE);
+    assert_eq!(again.expect("a decision").to, key);
 }
 
 #[test]
 fn a_pod_that_reaches_itself_hears_from_the_gateway() {
     let key = tcp("10.0.0.1", "10.96.0.1", 4000, 80);
-    let (decision, reverse) = decided(&key, &at(HERE, Stage::Arrived, 0));
-    let after = decision.forward.translation.key_after(&key);
-    assert_eq!(after, tcp("169.254.1.1", "10.0.0.1", 4000, 8080));
-    assert_eq!(reverse.transform.translation.key_after(&reverse.key), key.reversed());
+    let (decision, _) = decided(&key, &at(HERE, Stage::Arrived, 0));
+    assert_eq!(decision.to, tcp("169.254.1.1", "10.0.0.1", 4000, 8080));
 }
 
 /// A client port for which a flow from outside has this director.
 fn directed_to(worker: u8, dst: &str) -> FlowKey {
     let key = |sport| tcp("198.51.100.7", dst, sport, 80);
     let mut keys = (4000..4100).map(key);
-    keys.find(|key| service::director(key, 2) == WorkerId(worker)).expect("one of a hundred")
+    keys.find(|key| service::director(key, false, 2) == WorkerId(worker)).expect("one of a hundred")
 }
 
 #[test]
@@ -187,17 +186,16 @@ fn the_outside_goes_to_its_director_who_chooses_and_to_the_pod_who_translates() 
     let key = directed_to(1, "10.96.0.1");
     let arrived = decide(&key, &at(PortId::UPLINK, Stage::Arrived, 0)).expect("a decision");
     assert_eq!(arrived.forward.action, Action::Direct { worker: WorkerId(1) });
-    assert_eq!((arrived.forward.translation, arrived.reverse), (Translation::NONE, None));
+    assert_eq!((arrived.to, arrived.answers), (key, None));
     let directed = decide(&key, &at(PortId::UPLINK, Stage::Direct, 1)).expect("a decision");
     assert_eq!(directed.forward.action, Action::Chosen { worker: WorkerId(0) });
-    assert_eq!(directed.reverse, None);
+    assert_eq!(directed.answers, None);
     let backend = BackendAddr { addr: addr("10.0.0.1"), l4_port: 8080 };
     let (chosen, reverse) = decided(&key, &at(PortId::UPLINK, Stage::Chosen { backend }, 0));
-    let after = chosen.forward.translation.key_after(&key);
-    assert_eq!((after.dst, after.dport), (backend.addr, backend.l4_port));
+    assert_eq!((chosen.to.dst, chosen.to.dport), (backend.addr, backend.l4_port));
     assert!(matches!(chosen.forward.action, Action::Transmit { .. }));
     assert_eq!(reverse.in_port, HERE);
-    assert!(matches!(reverse.transform.action, Action::Transmit { .. }), "straight to the uplink");
+    assert!(matches!(reverse.half.action, Action::Transmit { .. }), "straight to the uplink");
     // A director that has the pod itself does all of it.
     let key = directed_to(0, "10.96.0.1");
     let (own, _) = decided(&key, &at(PortId::UPLINK, Stage::Arrived, 0));
@@ -209,10 +207,9 @@ fn answers_to_the_host_go_by_the_worker_that_translates_for_it() {
     let key = tcp("192.0.2.10", "10.96.0.2", 50000, 80);
     let (decision, reverse) = decided(&key, &at(PortId::HOST, Stage::Arrived, 0));
     assert_eq!(decision.forward.action, Action::Deliver { worker: WorkerId(1) });
-    assert!(matches!(reverse.transform.action, Action::Transmit { .. }));
-    let delivered = decision.forward.translation.key_after(&key);
-    let (_, reverse) = decided(&delivered, &at(PortId::HOST, Stage::Deliver, 1));
-    assert_eq!(reverse.transform.action, Action::Deliver { worker: HOST_WORKER });
+    assert!(matches!(reverse.half.action, Action::Transmit { .. }));
+    let (_, reverse) = decided(&decision.to, &at(PortId::HOST, Stage::Deliver, 1));
+    assert_eq!(reverse.half.action, Action::Deliver { worker: HOST_WORKER });
 }
 
 #[test]
@@ -223,14 +220,14 @@ fn routes_lead_to_the_uplink_the_kernel_or_nowhere() {
     };
     let world = from_pod("198.51.100.7").expect("a decision");
     assert!(matches!(world.forward.action, Action::Transmit { .. }));
-    assert_eq!(world.reverse.expect("both").in_port, PortId::UPLINK);
+    assert_eq!(world.answers.expect("both").in_port, PortId::UPLINK);
     let near = from_pod("192.0.2.77").expect("a decision");
     assert_eq!(near.unresolved, Some(NextHop { port: UPLINK, addr: addr("192.0.2.77") }));
     assert!(matches!(near.forward.action, Action::ToKernel { .. }));
-    assert_eq!(near.reverse.expect("both").in_port, PortId::UPLINK);
+    assert_eq!(near.answers.expect("both").in_port, PortId::UPLINK);
     let kernel = from_pod("172.17.0.2").expect("a decision");
     assert!(matches!(kernel.forward.action, Action::ToKernel { .. }));
-    assert_eq!(kernel.reverse.expect("both").in_port, PortId::HOST);
+    assert_eq!(kernel.answers.expect("both").in_port, PortId::HOST);
     assert_eq!(from_pod("100.64.0.1"), Err(Refusal::Tell(Drop::NoRoute)));
     assert_eq!(from_pod("169.254.1.1"), Err(Refusal::Drop(Drop::LinkLocal)));
 }
@@ -259,16 +256,6 @@ fn every_refusal_has_its_reason() {
             Err(Refusal::Tell(Drop::NoBackend)),
         ),
         (
-            tcp("192.0.2.10", "10.96.0.3", 1, 80),
-            arrived(PortId::HOST, 0),
-            Err(Refusal::Tell(Drop::NeedsSnat)),
-        ),
-        (
-            directed_to(0, "10.96.0.3"),
-            arrived(PortId::UPLINK, 0),
-            Err(Refusal::Tell(Drop::NeedsSnat)),
-        ),
-        (
             tcp("192.0.2.10", "8.8.8.8", 1, 2),
             arrived(PortId::HOST, 0),
             Err(Refusal::Drop(Drop::NoRoute)),
@@ -281,7 +268,7 @@ fn every_refusal_has_its_reason() {
     let fragment = Facts { is_whole: false, ..arrived(HERE, 0) };
     for dport in [80, 0] {
         let key = tcp("10.0.0.1", "10.96.0.2", 0, dport);
-        let refusal = Err(Refusal::Drop(Drop::FragmentUnsupported));
+        let refusal = Err(Refusal::Drop(Drop::FragmentUnmatched));
         assert_eq!(decide(&key, &fragment), refusal);
     }
     let mut ping = tcp("10.0.0.1", "10.96.0.2", 0, 0);
@@ -310,10 +297,45 @@ proptest! {
         let stage =
             [Stage::Arrived, Stage::Deliver, Stage::Direct, Stage::Chosen { backend }][stage];
         let facts = Facts { is_whole, ..at(port, stage, me) };
-        if let Ok(Decision { forward, reverse: Some(reverse), .. }) = decide(&key, &facts) {
-            prop_assert_eq!(reverse.key, forward.translation.key_after(&key).reversed());
-            let back = reverse.transform.translation.key_after(&reverse.key);
-            prop_assert_eq!(back, key.reversed());
+        if let Ok(decision) = decide(&key, &facts) {
+            prop_assert_eq!(decision.from, key);
+            prop_assert_eq!(decision.to.family, key.family);
+            let keeps = decision.source_port == SourcePort::Own;
+            prop_assert!(!keeps || decision.to.sport == key.sport);
+            let is_translated = decision.to != key;
+            let is_elsewhere = matches!(decision.forward.action, Action::Chosen { .. });
+            prop_assert!(!is_translated || is_elsewhere || decision.answers.is_some());
         }
     }
+}
+
+#[test]
+fn a_backend_elsewhere_sees_the_node_unless_a_pod_asks() {
+    let away = |src: &str, port, me| {
+        decided(&tcp(src, "10.96.0.3", 4000, 80), &at(port, Stage::Direct, me))
+    };
+    let (pod, _) = away("10.0.0.1", HERE, 0);
+    assert_eq!((pod.to.src, pod.source_port), (addr("10.0.0.1"), SourcePort::Own));
+    for (src, port) in [("192.0.2.10", PortId::HOST), ("198.51.100.7", PortId::UPLINK)] {
+        let (decision, answers) = away(src, port, 0);
+        assert_eq!(
+            (decision.to.src, decision.source_port),
+            (addr("192.0.2.10"), SourcePort::Allocated)
+        );
+        assert_eq!(decision.to.dst, addr("10.1.0.9"));
+        assert_eq!(answers.in_port, PortId::UPLINK);
+    }
+}
+
+#[test]
+fn answers_to_the_node_go_to_the_worker_of_their_port() {
+    let from_world = |dport| {
+        let key = tcp("10.1.0.9", "192.0.2.10", 8080, dport);
+        decide(&key, &at(PortId::UPLINK, Stage::Arrived, 0))
+    };
+    assert_eq!(from_world(49152), Err(Refusal::Punt), "mine, and nobody's flow");
+    let other = from_world(65535).expect("a decision");
+    assert_eq!(other.forward.action, Action::Direct { worker: WorkerId(1) });
+    assert!(other.is_stateless);
+    assert_eq!(from_world(49151), Err(Refusal::Punt), "not in the range");
 }

@@ -1,0 +1,66 @@
+//! ICMP errors: they belong to the flow of the packet that they quote, whoever sends them
+//! (RFC 5508 section 4), and are translated with it, outside and inside.
+//!
+//! The key of an error is that of the flow in the direction in which the error travels, so every
+//! stage finds the flow, its director and its worker as for any packet of it. Errors teach nothing:
+//! no entry is made for them, and none lives longer by them.
+
+use weir_packet::{Translation, parse_quote};
+
+use super::classify::{self, Facts, Refusal};
+use super::{Context, revalidate};
+use crate::batch::{Packet, Verdict};
+use crate::drops::Drop;
+use crate::flow::Action;
+
+/// Gives an error the key of its flow. One that quotes nothing useful keeps its own, without ports.
+pub(super) fn adopt_key(packet: &mut Packet) {
+    if let Some(quote) = parse_quote(packet.frame.bytes(), &packet.headers) {
+        packet.key = quote.key.reversed();
+    }
+}
+
+/// Takes the flow of an error, if the sender may send it and the flow still holds.
+#[cold]
+pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
+    let entry = cx.flows.entry(number);
+    let is_director = matches!(entry.action(), Some(Action::Direct { .. }));
+    if is_director && !packet.stage.is_first_hand() {
+        return;
+    }
+    if classify::port_is_pod(packet.port) && entry.in_port != packet.port.0 {
+        packet.verdict = Verdict::Drop(Drop::IcmpUnrelated);
+        return;
+    }
+    let facts = facts(packet, cx);
+    if let Err(Refusal::Drop(reason)) = classify::check_source(&facts, cx.snapshot) {
+        packet.verdict = Verdict::Drop(reason);
+        return;
+    }
+    let holds = entry.revision == cx.snapshot.revision() || !revalidate::is_over(entry, cx);
+    packet.verdict = match holds {
+        true => Verdict::Flow { flow: number },
+        false => Verdict::Drop(Drop::IcmpUnrelated),
+    };
+}
+
+/// Translates an error as its flow's packets are, in both places.
+pub(super) fn translate(translation: &Translation, packet: &mut Packet) {
+    let (key, headers) = (packet.key, packet.headers);
+    if let Some(quote) = parse_quote(packet.frame.bytes(), &headers) {
+        translation.apply_to_error(&key, packet.frame.bytes_mut(), &headers, &quote);
+    }
+}
+
+/// What is known of an error whose flow is known.
+fn facts(packet: &Packet, cx: &Context<'_>) -> Facts {
+    Facts {
+        port: packet.port,
+        stage: packet.stage,
+        me: cx.me,
+        workers: cx.workers,
+        is_whole: true,
+        sender: super::learn::sender(packet),
+        pinned: None,
+    }
+}

@@ -1,0 +1,59 @@
+//! The source port of a translated flow: its answers must be nobody else's.
+//!
+//! A port is claimed by the entry for its answers and by nothing else: while such an entry lives,
+//! the port is taken towards that remote, and free towards all others.
+
+use weir_packet::{FlowKey, protocol};
+
+use super::classify::{Decision, SourcePort};
+use super::{Context, revalidate};
+use crate::drops::Drop;
+use crate::flow::{FlowEntry, tcp};
+
+/// Ports that are tried before the flow is refused.
+const ATTEMPTS_MAX: u32 = 32;
+
+/// Settles the source port of a decision. The client's own port stays where it may and is free;
+/// otherwise it is one of the worker's block, by RFC 6056 algorithm 3: each remote has its own
+/// starting point, and a port comes again only after all others.
+pub(super) fn settle(decision: &mut Decision, cx: &mut Context<'_>) -> Result<(), Drop> {
+    if decision.answers.is_none() {
+        return Ok(());
+    }
+    let is_own = decision.source_port == SourcePort::Own;
+    if is_own && make_room(&decision.to.reversed(), true, cx) {
+        return Ok(());
+    }
+    if !has_source_port(&decision.to) {
+        return Err(Drop::SnatUnsupported);
+    }
+    let block = cx.snapshot.snat_ports().block(cx.me, cx.workers);
+    for _ in 0..ATTEMPTS_MAX {
+        let offset = cx.flows.next_port_offset(&decision.to) % block.len();
+        decision.to.sport = block.min + offset as u16;
+        // The remote may still wait for packets of a closed connection: its port rests.
+        if make_room(&decision.to.reversed(), false, cx) {
+            return Ok(());
+        }
+    }
+    Err(Drop::SnatExhausted)
+}
+
+/// Ports, and identifiers of echo requests.
+fn has_source_port(key: &FlowKey) -> bool {
+    let is_icmp = matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
+    protocol::has_ports(key.protocol) || (is_icmp && key.dport == 0)
+}
+
+/// Frees the key of the answers, unless a live flow has it.
+fn make_room(answers: &FlowKey, may_be_closing: bool, cx: &mut Context<'_>) -> bool {
+    let Some(old) = cx.flows.find(answers, cx.flows.hash(answers)) else { return true };
+    let entry = cx.flows.entry(old);
+    let is_stale = entry.peer == FlowEntry::NO_PEER
+        || (may_be_closing && tcp::is_closing(entry.tcp))
+        || revalidate::is_over(entry, cx);
+    if is_stale {
+        cx.flows.remove(old);
+    }
+    is_stale
+}
