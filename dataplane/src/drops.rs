@@ -65,8 +65,7 @@ drops! {
     TooBig, "too_big", "larger than the MTU of where it should leave";
     TtlExpired, "ttl_expired", "the hop limit reached zero here";
     TunnelRefused, "tunnel_refused",
-        "came in a tunnel, but not from a node of the cluster for a pod of this node, or its flow is \
-         not known here";
+        "came in a tunnel, but not from a node of the cluster, or its flow is not known here";
     UplinkDown, "uplink_down",
         "no uplink to leave by, or nothing on it answers neighbour discovery";
 }

@@ -15,6 +15,10 @@ pub mod flow_flags {
     /// To a client whose packets come here in a tunnel, from the node that it talks to: the source
     /// becomes what that node was asked for, and the MSS leaves room for the tunnel.
     pub const FROM_DSR: u16 = 8;
+    /// Chosen by a director at another worker, which must hear of the flow now and then.
+    pub const DIRECTED: u16 = 32;
+    /// The director has seen that the client goes on after an answer.
+    pub const DIRECTOR_KNOWS: u16 = 64;
     /// The translated source is the node's: the flow ends when the node loses the address.
     pub const SNAT: u16 = 16;
 }
@@ -129,6 +133,12 @@ impl FlowEntry {
 
     /// Replaces the action, as after a route change.
     pub fn set_action(&mut self, action: Action) {
+        if self.has(flow_flags::DIRECTED)
+            && let Action::Transmit { adjacency } = action
+        {
+            (self.action, self.adjacency) = (TRANSMIT, adjacency);
+            return;
+        }
         (self.action, self.adjacency, self.worker, self.remote) = match action {
             Action::Transmit { adjacency } => (TRANSMIT, adjacency, 0, 0),
             Action::ToKernel { adjacency } => (TO_KERNEL, adjacency, 0, 0),
@@ -138,6 +148,21 @@ impl FlowEntry {
             Action::Tunnel { adjacency, remote } => (TUNNEL, adjacency, 0, remote),
             Action::Pinned => (PINNED, 0, 0, 0),
         };
+    }
+
+    /// Says that the flow's director has seen a packet of it now; kept where other actions have a
+    /// worker and a remote.
+    pub fn set_directed(&mut self, director: WorkerId, now_ms: u32) {
+        self.flags |= flow_flags::DIRECTED;
+        self.worker = director.0;
+        self.remote = (now_ms / 1000) as u16;
+    }
+
+    /// The director of a flow that has one elsewhere, and for how many seconds it has seen none of
+    /// its packets.
+    pub fn director(&self, now_ms: u32) -> Option<(WorkerId, u16)> {
+        let silent_s = ((now_ms / 1000) as u16).wrapping_sub(self.remote);
+        self.has(flow_flags::DIRECTED).then_some((WorkerId(self.worker), silent_s))
     }
 
     /// Whether this is one of the bits in [`flow_flags`].

@@ -34,6 +34,8 @@ pub struct Timeouts {
     pub tcp_syn_ms: u32,
     /// TCP, closed by FINs of both sides or by a reset.
     pub tcp_closing_ms: u32,
+    /// TCP, closed by the only side whose packets come by here.
+    pub tcp_grace_ms: u32,
     /// Everything else.
     pub any_ms: u32,
 }
@@ -44,6 +46,7 @@ impl Default for Timeouts {
             tcp_established_ms: 8_000_000,
             tcp_syn_ms: 60_000,
             tcp_closing_ms: 10_000,
+            tcp_grace_ms: 60_000,
             any_ms: 60_000,
         }
     }

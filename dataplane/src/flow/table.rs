@@ -281,7 +281,11 @@ impl FlowTable {
         if let Some(timeout) = entry.pin_timeout_ms() {
             return timeout;
         }
+        let is_alone = entry.peer == FlowEntry::NO_PEER;
         match entry.key.protocol {
+            protocol::TCP if is_alone && tcp::is_reusable(entry.tcp) => {
+                tcp::timeout_ms(entry.tcp, timeouts).min(timeouts.tcp_grace_ms)
+            }
             protocol::TCP => tcp::timeout_ms(entry.tcp, timeouts),
             _ => timeouts.any_ms,
         }

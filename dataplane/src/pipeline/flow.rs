@@ -1,7 +1,7 @@
 //! Second stage: the flow's entry, if this worker knows it and it still holds. Every packet comes
 //! by here, and most leave with all that is to know about them.
 
-use weir_packet::{IcmpKind, tcp_flags};
+use weir_packet::{IcmpKind, protocol, tcp_flags};
 
 use super::{Context, refuse, related, revalidate};
 use crate::batch::{BURST, Packet, Stage, Verdict};
@@ -47,10 +47,41 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         cx.flows.remove(number);
         return;
     }
+    if entry.has(flow_flags::DIRECTED) && keep_director_informed(packet, number, cx) {
+        return;
+    }
+    let entry = cx.flows.entry(number);
     if entry.revision != cx.snapshot.revision() {
         return check(packet, number, cx);
     }
     packet.verdict = Verdict::Flow { flow: number };
+}
+
+/// The director would forget a flow whose packets all come in at the pod's own worker, and choose
+/// anew when one comes in elsewhere. So what changes its state, and one packet now and then, goes
+/// by the director. Whether this one does.
+#[cold]
+fn keep_director_informed(packet: &mut Packet, number: u32, cx: &mut Context<'_>) -> bool {
+    // Well below the shortest timeout of a flow.
+    const SILENT_MAX_S: u16 = 20;
+    const STATE_CHANGES: u8 = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
+    let entry = cx.flows.entry_mut(number);
+    let Some((worker, silent_s)) = entry.director(cx.now_ms) else { return false };
+    let flags = packet.headers.tcp_flags;
+    if !packet.stage.is_first_hand() {
+        entry.set_directed(worker, cx.now_ms);
+        if packet.key.protocol != protocol::TCP || tcp::is_continuing(flags) {
+            entry.flags |= flow_flags::DIRECTOR_KNOWS;
+        }
+        return false;
+    }
+    let is_due = flags & STATE_CHANGES != 0
+        || silent_s >= SILENT_MAX_S
+        || !entry.has(flow_flags::DIRECTOR_KNOWS);
+    if is_due {
+        packet.verdict = Verdict::Handoff { worker, stage: Stage::Direct };
+    }
+    is_due
 }
 
 /// Whether what another worker or node says of a packet goes before the entry.
@@ -60,6 +91,8 @@ fn is_replaced(packet: &Packet, entry: &FlowEntry, cx: &Context<'_>) -> bool {
         (Stage::Gathered, _) => false,
         // The director has decided already.
         (_, Some(Action::Direct { .. })) => true,
+        // Its director chose anew.
+        (Stage::Chosen { backend }, _) => entry.backend() != backend,
         // The client asks for another service now, or for one where it had asked for none.
         (Stage::Tunnelled { service: Some(service) }, _) => {
             let is_known = entry.peer != FlowEntry::NO_PEER && {

@@ -8,7 +8,7 @@ use super::classify::{self, Decision, Facts, Half, Refusal, SourcePort, port_is_
 use super::{Context, UNRESOLVED_MAX, flow, refuse, rewrite, source_port};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::{Direction, FlowEntry, TableFull, tcp};
+use crate::flow::{Action, Direction, FlowEntry, TableFull, tcp};
 
 /// Decides every packet that no flow was found for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
@@ -165,7 +165,12 @@ fn directions(
     };
     let state = tcp::first(packet.headers.tcp_flags);
     let (key, to) = (packet.key, &decision.to);
-    let forward = direction(key, packet.hash, packet.port.0, to, &decision.forward, state);
+    let mut forward = direction(key, packet.hash, packet.port.0, to, &decision.forward, state);
+    if let Some(director) = decision.director
+        && matches!(decision.forward.action, Action::Transmit { .. })
+    {
+        forward.entry.set_directed(director, cx.now_ms);
+    }
     let answers = decision.answers.map(|answers| {
         let (key, to) = (to.reversed(), decision.from.reversed());
         let (hash, state) = (cx.flows.hash(&key), tcp::mirrored(state));

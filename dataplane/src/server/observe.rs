@@ -194,6 +194,7 @@ fn show_flow(worker: u32, entry: &FlowEntry, now_ms: u32, timeouts: &Timeouts) -
     let left_ms = FlowTable::timeout_ms(entry, timeouts).saturating_sub(idle_ms);
     let state = match entry.action() {
         Some(Action::Direct { .. } | Action::Chosen { .. }) => "handed-over",
+        Some(Action::Pinned) => "affinity",
         _ if key.protocol == protocol::TCP => tcp::name(entry.tcp),
         _ => "active",
     };

@@ -99,6 +99,23 @@ fn the_service_travels_beside_the_packet() {
 }
 
 #[test]
+fn with_a_full_table_new_flows_go_on_without_memory() {
+    in_every_world(|s| {
+        set_up(s, DsrDispatch::Geneve, "remote");
+        for sport in 1000..2500 {
+            let frame = sent(s, &format!("udp client:{sport} > lb:53"));
+            let (text, _) = unwrap(&frame, DsrDispatch::Geneve);
+            assert_eq!(text, format!("udp client:{sport} > remote:5353 ttl 63"));
+        }
+        let full = |worker: &weir_dataplane::worker::Worker<_>| {
+            let flows = worker.flows();
+            flows.len() >= flows.capacity() - 8
+        };
+        assert!(s.world.workers.iter().any(full), "there were more flows than fit");
+    });
+}
+
+#[test]
 fn what_does_not_fit_the_tunnel_is_told_the_size_that_does() {
     in_every_world(|s| {
         set_up(s, DsrDispatch::Geneve, "remote");

@@ -154,6 +154,29 @@ fn malformed_frames_are_counted_by_reason() {
 }
 
 #[test]
+fn a_flood_of_syns_evicts_nobody_but_its_own() {
+    in_every_world(|s| {
+        let answered = "green: tcp/S blue:1 > green:8080 ttl 63";
+        s.forwards("blue: tcp/S blue:1 > web:80", answered);
+        s.forwards("green: tcp/SA green:8080 > blue:1", "blue: tcp/SA web:80 > blue:1 ttl 63");
+        // An established connection, and three times as many SYNs as fit.
+        for round in 0..3_u16 {
+            for sport in 0..300 {
+                let sport = 1000 + round * 300 + sport;
+                let frame = s.frame("blue", &format!("tcp/S blue:{sport} > web:80"));
+                s.run(port_of("blue"), &frame);
+            }
+            s.world.clock.advance_ns(1_000_000_000);
+        }
+        // Whoever comes a second later finds room, and the old connection has not noticed.
+        let there = "green: tcp/S blue:9 > green:8080 ttl 63";
+        s.forwards("blue: tcp/S blue:9 > web:80", there);
+        s.forwards("green: tcp/A green:8080 > blue:1", "blue: tcp/A web:80 > blue:1 ttl 63");
+        s.forwards("blue: tcp/A blue:1 > web:80", "green: tcp/A blue:1 > green:8080 ttl 63");
+    });
+}
+
+#[test]
 fn a_full_flow_table_refuses_new_flows_and_keeps_the_old() {
     in_every_world(|s| {
         let mut learned = 0;

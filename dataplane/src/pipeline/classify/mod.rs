@@ -57,6 +57,8 @@ pub struct Decision {
     pub answers: Option<Answers>,
     /// A next hop on the way of either direction that the kernel must resolve first.
     pub unresolved: Option<NextHop>,
+    /// The other worker that directs the flow.
+    pub director: Option<WorkerId>,
     /// The choice is remembered for the client.
     pub pin: Option<Pin>,
     /// The next packet is decided as cheaply: none is remembered.
@@ -108,6 +110,7 @@ impl Decision {
             forward: half,
             answers: None,
             unresolved: None,
+            director: None,
             pin: None,
             is_stateless: false,
         }

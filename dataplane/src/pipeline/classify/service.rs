@@ -28,16 +28,15 @@ pub(super) fn decide(
     if !facts.is_whole {
         return Err(Refusal::Drop(Drop::FragmentUnmatched));
     }
-    if let Stage::Chosen { backend } = facts.stage {
-        return translate(backend, key, facts, snapshot);
-    }
     let is_from_uplink = facts.port == PortId::UPLINK;
-    if is_from_uplink && facts.stage.is_first_hand() {
-        let director = director(key, frontend.affinity_s > 0, facts.workers);
-        if director != facts.me {
-            let half = Half::plain(Action::Direct { worker: director });
-            return Ok(Decision::one_way(key, half));
-        }
+    let director = director(key, frontend.affinity_s > 0, facts.workers);
+    if let Stage::Chosen { backend } = facts.stage {
+        let decision = translate(backend, key, facts, snapshot)?;
+        return Ok(Decision { director: (director != facts.me).then_some(director), ..decision });
+    }
+    if is_from_uplink && facts.stage.is_first_hand() && director != facts.me {
+        let half = Half::plain(Action::Direct { worker: director });
+        return Ok(Decision::one_way(key, half));
     }
     let is_outside = is_from_uplink && !snapshot.is_in_cluster(&key.src);
     if is_outside && !frontend.source_ranges.allow(&key.src) {
