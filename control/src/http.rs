@@ -1,6 +1,7 @@
-//! `/metrics` and `/healthz`.
+//! `/metrics`, `/healthz` and `/livez`, and how small pages are served.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,19 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Answers until the task is dropped.
 pub async fn serve(listener: TcpListener, service: AgentService) {
+    let answer = move |request| {
+        let service = service.clone();
+        async move { answer(request, &service).await }
+    };
+    serve_with(listener, "metrics", answer).await;
+}
+
+/// Serves `answer` on a port until the task is dropped; `what` names it in the log.
+pub(crate) async fn serve_with<A, F>(listener: TcpListener, what: &'static str, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -43,52 +57,62 @@ pub async fn serve(listener: TcpListener, service: AgentService) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, most likely: do not spin.
-                warn!("metrics: cannot accept a connection: {error}");
+                warn!("{what}: cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let service = service.clone();
+        let answer = answer.clone();
         tokio::spawn(async move {
             let _slot = slot;
-            let answer = service_fn(|request| answer(request, &service));
+            let answer = service_fn(|request| {
+                let response = answer(request);
+                async move { Ok::<_, Infallible>(response.await) }
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), answer);
             if let Err(error) = connection.await {
-                debug!("metrics: {error}");
+                debug!("{what}: {error}");
             }
         });
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    service: &AgentService,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, service: &AgentService) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".into()));
+        return reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".into());
     }
-    Ok(match request.uri().path() {
+    match request.uri().path() {
         "/metrics" => match service.render_metrics().await {
             Ok(text) => reply(StatusCode::OK, metrics::CONTENT_TYPE, text),
             Err(status) => unavailable(status.message()),
         },
-        "/healthz" => match service.check_health().await {
-            Ok((true, state)) => reply(StatusCode::OK, "text/plain", state + "\n"),
-            Ok((false, state)) => unavailable(&state),
+        // As kube-proxy: /healthz for load balancers that look for nodes that forward, /livez for
+        // whoever restarts this process, which helps the dataplane nothing.
+        path @ ("/healthz" | "/livez") => match service.check_health().await {
+            Ok(health) if health.is_synced && (health.is_connected || path == "/livez") => {
+                reply(StatusCode::OK, "text/plain", health.state + "\n")
+            }
+            Ok(health) => unavailable(&health.state),
             Err(status) => unavailable(status.message()),
         },
-        _ => reply(StatusCode::NOT_FOUND, "text/plain", "see /metrics and /healthz\n".into()),
-    })
+        _ => {
+            reply(StatusCode::NOT_FOUND, "text/plain", "see /metrics, /healthz and /livez\n".into())
+        }
+    }
 }
 
 fn unavailable(reason: &str) -> Response<Full<Bytes>> {
     reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{reason}\n"))
 }
 
-fn reply(status: StatusCode, type_: &'static str, text: String) -> Response<Full<Bytes>> {
+pub(crate) fn reply(
+    status: StatusCode,
+    type_: &'static str,
+    text: String,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(type_));

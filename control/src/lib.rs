@@ -21,4 +21,5 @@ pub mod http;
 pub mod link;
 pub mod model;
 pub mod publish;
+pub mod settings;
 pub mod source;

@@ -1,23 +1,30 @@
 //! Applying changes one by one gives what computing from scratch gives, whatever their order.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use weir_api::v1::{BackendState, Object as StateObject, Protocol};
+use weir_api::v1::{BackendState, Endpoint, Object as StateObject, Protocol};
 use weir_control::desired::{Desired, DesiredKey, NodeSettings};
 use weir_control::model::{
-    ContainerPort, EndpointSlice, Kind, Name, Node, Object, ObjectKey, Pod, Service, ServicePort,
-    SliceEndpoint, SlicePort, TargetPort,
+    ContainerPort, EndpointSlice, Family, Hints, HostPort, Kind, Name, Node, NodeFilter, Object,
+    ObjectKey, Pod, Proximity, Service, ServicePolicy, ServicePort, SliceEndpoint, SlicePort,
+    TargetPort, ZONE_LABEL,
 };
 
 #[derive(Debug, Clone)]
 enum Step {
-    Upsert(Object),
+    Upsert(Box<Object>),
     Remove(ObjectKey),
+    Attach(Name),
+    Detach(Name),
     Recompute,
+}
+
+fn upsert(object: Object) -> Step {
+    Step::Upsert(Box::new(object))
 }
 
 /// Few names, addresses and labels, so that everything meets everything.
@@ -36,45 +43,93 @@ fn address(base: &'static str) -> impl Strategy<Value = IpAddr> {
     })
 }
 
-fn service() -> impl Strategy<Value = Object> {
-    let port =
-        (80..82_u16, any::<bool>(), any::<bool>()).prop_map(|(l4_port, is_tcp, is_named)| {
-            ServicePort {
-                name: format!("p{l4_port}"),
-                l4_port,
-                protocol: if is_tcp { Protocol::Tcp } else { Protocol::Udp },
-                target: if is_named {
-                    TargetPort::Name("c".into())
-                } else {
-                    TargetPort::Number(8080)
-                },
+fn port() -> impl Strategy<Value = ServicePort> {
+    let node_port = proptest::option::of(29_999..30_002_u16);
+    (80..82_u16, any::<bool>(), any::<bool>(), node_port).prop_map(
+        |(l4_port, is_tcp, is_named, node_port)| ServicePort {
+            name: format!("p{l4_port}"),
+            l4_port,
+            protocol: if is_tcp { Protocol::Tcp } else { Protocol::Udp },
+            target: match is_named {
+                true => TargetPort::Name("c".into()),
+                false => TargetPort::Number(8080),
+            },
+            node_port,
+        },
+    )
+}
+
+fn policy() -> impl Strategy<Value = ServicePolicy> {
+    let proximities = vec![None, Some(Proximity::SameZone), Some(Proximity::SameNode)];
+    let filters = vec![
+        NodeFilter::All,
+        NodeFilter::Name("n1".into()),
+        NodeFilter::Name("n2".into()),
+        NodeFilter::Labels("a=x".parse().unwrap()),
+    ];
+    let health_check_port = proptest::option::of(31_000..31_002_u16);
+    let (proximity, nodes) =
+        (proptest::sample::select(proximities), proptest::sample::select(filters));
+    (proximity, nodes, health_check_port, any::<bool>(), any::<bool>()).prop_map(
+        |(proximity, nodes, health_check_port, is_internal_local, is_external_local)| {
+            ServicePolicy {
+                is_internal_local,
+                is_external_local,
+                proximity,
+                nodes,
+                health_check_port,
+                ..ServicePolicy::default()
             }
-        });
+        },
+    )
+}
+
+fn service() -> impl Strategy<Value = Object> {
     let created = proptest::option::of("202[0-3]-01-01T00:00:00Z");
     let addresses = || vec(address("96"), 0..3);
-    (name(), created, addresses(), addresses(), vec(port, 0..3), labels(), any::<bool>()).prop_map(
-        |(name, created, cluster_ips, load_balancer_ips, mut ports, selector, ready)| {
+    let addresses = (addresses(), addresses(), addresses());
+    let families = vec![vec![Family::V4], Family::ALL.to_vec()];
+    let families = proptest::sample::select(families);
+    (name(), created, addresses, vec(port(), 0..3), labels(), any::<bool>(), policy(), families)
+        .prop_map(|(name, created, addresses, mut ports, selector, ready, policy, families)| {
             ports.sort_by_key(|it| it.l4_port);
             ports.dedup_by_key(|it| it.l4_port);
+            let (cluster_ips, load_balancer_ips, external_ips) = addresses;
             Object::Service(Service {
                 name,
                 origin: None,
                 created,
                 cluster_ips,
                 load_balancer_ips,
+                external_ips,
                 ports,
+                node_port_families: families,
                 selector,
                 publish_not_ready: ready,
+                policy,
             })
-        },
-    )
+        })
+}
+
+/// Names of nodes; the first is this one.
+fn node_name() -> impl Strategy<Value = Option<String>> {
+    proptest::option::of("n[12]")
 }
 
 fn slice() -> impl Strategy<Value = Object> {
     let states =
         [BackendState::Active, BackendState::Terminating, BackendState::Maintenance].to_vec();
-    let endpoint = (address("0"), proptest::sample::select(states))
-        .prop_map(|(address, state)| SliceEndpoint { address, state });
+    let zone = proptest::option::of("z[12]");
+    let hints =
+        (vec("z[12]", 0..2), vec("n[12]", 0..2)).prop_map(|(zones, nodes)| Hints { zones, nodes });
+    let endpoint = (address("0"), proptest::sample::select(states), node_name(), zone, hints)
+        .prop_map(|(address, state, node, zone, hints)| SliceEndpoint {
+            address,
+            state,
+            node,
+            zone,
+            hints,
+        });
     (name(), 0..4_u8, vec(endpoint, 0..4), 80..82_u16, 1..3_u32).prop_map(
         |(name, service, endpoints, port, weight)| {
             let service = Name::new(&name.namespace, &format!("x{service}"));
@@ -86,8 +141,19 @@ fn slice() -> impl Strategy<Value = Object> {
 }
 
 fn pod() -> impl Strategy<Value = Object> {
-    (name(), labels(), vec(address("0"), 0..3), any::<bool>(), any::<bool>(), any::<bool>())
-        .prop_map(|(name, labels, addresses, is_ready, is_terminating, has_port)| {
+    let host_ips = vec![None, Some("0.0.0.0".parse().unwrap()), Some("10.96.0.1".parse().unwrap())];
+    let host_port =
+        (proptest::sample::select(host_ips), 80..82_u16, 29_999..30_001_u16, any::<bool>())
+            .prop_map(|(host_ip, low, high, is_low)| HostPort {
+                host_ip,
+                l4_port: if is_low { low } else { high },
+                protocol: Protocol::Tcp,
+                container_port: 9090,
+            });
+    let conditions = (any::<bool>(), any::<bool>(), any::<bool>());
+    let host_ports = vec(host_port, 0..2);
+    (name(), labels(), vec(address("0"), 0..3), conditions, node_name(), host_ports).prop_map(
+        |(name, labels, addresses, (is_ready, is_terminating, has_port), node, host_ports)| {
             let port = ContainerPort { name: "c".into(), protocol: Protocol::Tcp, l4_port: 9090 };
             let ports = has_port.then_some(port).into_iter().collect();
             Object::Pod(Pod {
@@ -98,14 +164,30 @@ fn pod() -> impl Strategy<Value = Object> {
                 is_ready,
                 is_terminating,
                 ports,
+                created: None,
+                node,
+                host_ports,
             })
-        })
+        },
+    )
 }
 
 fn node() -> impl Strategy<Value = Object> {
-    (0..3_u8, vec(address("1"), 0..3)).prop_map(|(i, addresses)| {
-        Object::Node(Node { name: Name::new("", &format!("n{i}")), origin: None, addresses })
-    })
+    let zone = proptest::option::of("z[12]");
+    let pod_range = proptest::option::of("10\\.[01]\\.0\\.0/16");
+    (1..3_u8, vec(address("1"), 0..3), any::<bool>(), labels(), zone, pod_range).prop_map(
+        |(i, addresses, is_internal, mut labels, zone, pod_range)| {
+            labels.extend(zone.map(|it| (ZONE_LABEL.to_owned(), it)));
+            Object::Node(Node {
+                name: Name::new("", &format!("n{i}")),
+                origin: None,
+                internal_addresses: if is_internal { addresses.clone() } else { Vec::new() },
+                addresses,
+                labels,
+                pod_ranges: pod_range.iter().map(|it| it.parse().unwrap()).collect(),
+            })
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -117,10 +199,12 @@ fn step() -> impl Strategy<Value = Step> {
         Step::Remove(ObjectKey { kind, name })
     });
     prop_oneof![
-        3 => service().prop_map(Step::Upsert),
-        3 => slice().prop_map(Step::Upsert),
-        3 => pod().prop_map(Step::Upsert),
-        1 => node().prop_map(Step::Upsert),
+        3 => service().prop_map(upsert),
+        3 => slice().prop_map(upsert),
+        3 => pod().prop_map(upsert),
+        3 => node().prop_map(upsert),
+        1 => name().prop_map(Step::Attach),
+        1 => name().prop_map(Step::Detach),
         4 => remove,
         4 => Just(Step::Recompute),
     ]
@@ -129,6 +213,14 @@ fn step() -> impl Strategy<Value = Step> {
 fn new_desired() -> Desired {
     let settings = NodeSettings { name: "n1".into(), ..NodeSettings::default() };
     Desired::new(settings)
+}
+
+fn endpoint(name: &Name) -> Endpoint {
+    Endpoint { name: name.to_string(), ..Endpoint::default() }
+}
+
+fn health_checks(desired: &Desired) -> Vec<(u16, Name, u32)> {
+    desired.health_checks().map(|(port, name, count)| (port, name.clone(), count)).collect()
 }
 
 fn apply(receiver: &mut BTreeMap<DesiredKey, StateObject>, desired: &mut Desired) {
@@ -141,36 +233,55 @@ fn apply(receiver: &mut BTreeMap<DesiredKey, StateObject>, desired: &mut Desired
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn incremental_equals_from_scratch(steps in vec(step(), 1..60)) {
         let mut model: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+        let mut attached = BTreeSet::new();
         let mut desired = new_desired();
         let mut received = BTreeMap::new();
-        for step in steps {
+        for step in steps.into_iter().chain([Step::Recompute]) {
             match step {
                 Step::Upsert(object) => {
-                    model.insert(object.key(), object.clone());
-                    desired.upsert(object);
+                    model.insert(object.key(), (*object).clone());
+                    desired.upsert(*object);
                 }
                 Step::Remove(key) => {
                     model.remove(&key);
                     desired.remove(&key);
                 }
-                Step::Recompute => apply(&mut received, &mut desired),
+                Step::Attach(name) => {
+                    desired.put_endpoint(endpoint(&name));
+                    attached.insert(name);
+                }
+                Step::Detach(name) => {
+                    desired.remove_endpoint(&name.to_string());
+                    attached.remove(&name);
+                }
+                Step::Recompute => {
+                    apply(&mut received, &mut desired);
+                    let scratch = compute_from_scratch(&model, &attached);
+                    prop_assert_eq!(desired.objects(), scratch.objects());
+                    prop_assert_eq!(&received, scratch.objects(), "the changes do not add up");
+                    prop_assert_eq!(desired.problems(), scratch.problems());
+                    prop_assert_eq!(health_checks(&desired), health_checks(&scratch));
+                }
             }
         }
-        apply(&mut received, &mut desired);
-        // The other way round, so that the order is shown not to matter.
-        let mut scratch = new_desired();
-        for object in model.into_values().rev() {
-            scratch.upsert(object);
-        }
-        scratch.recompute();
-        prop_assert_eq!(desired.objects(), scratch.objects());
-        prop_assert_eq!(&received, scratch.objects(), "the changes do not add up");
-        prop_assert_eq!(desired.problems(), scratch.problems());
         prop_assert_eq!(desired.recompute().len(), 0, "a change without a cause");
     }
+}
+
+/// The other way round, so that the order is shown not to matter.
+fn compute_from_scratch(model: &BTreeMap<ObjectKey, Object>, attached: &BTreeSet<Name>) -> Desired {
+    let mut scratch = new_desired();
+    for object in model.values().rev() {
+        scratch.upsert(object.clone());
+    }
+    for name in attached.iter().rev() {
+        scratch.put_endpoint(endpoint(name));
+    }
+    scratch.recompute();
+    scratch
 }

@@ -4,76 +4,16 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Output};
 use std::time::Duration;
 
+use common::process::{Process, agent_command, free_address, http_get, signal};
 use common::{FakeDataplane, dataplane_socket, service};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-const AGENT: &str = env!("CARGO_BIN_EXE_weir-agent");
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
-
-/// A process with its stderr by line; stopped when dropped.
-struct Process {
-    child: Child,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines, seen: Vec::new() }
-    }
-
-    /// The next line that contains this text.
-    fn wait_for(&mut self, text: &str) -> String {
-        loop {
-            match self.lines.recv_timeout(Duration::from_secs(20)) {
-                Ok(line) => {
-                    self.seen.push(line.clone());
-                    if line.contains(text) {
-                        return line;
-                    }
-                }
-                Err(_) => panic!("never logged {text:?}, but:\n{}", self.seen.join("\n")),
-            }
-        }
-    }
-
-    fn terminate(&mut self) -> std::process::ExitStatus {
-        signal(self.child.id(), Signal::TERM);
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // So that `weir up` can stop its children; it kills them itself if they linger.
-        if self.child.try_wait().unwrap().is_none() {
-            self.terminate();
-        }
-    }
-}
-
-fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, signal).unwrap();
-}
 
 /// The number after `pid ` in a line of the log.
 fn pid_in(line: &str) -> u32 {
@@ -92,35 +32,12 @@ fn weir_json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-fn agent_command(folder: &Path) -> Command {
-    let mut command = Command::new(AGENT);
-    command
-        .arg(format!("--run-dir={}", folder.display()))
-        .arg(format!("--state-dir={}", folder.join("state").display()))
-        .arg(format!("--manifests={}", folder.join("manifests").display()))
-        .arg("--node=n1");
-    command
-}
-
 fn make_manifests(folder: &Path) -> PathBuf {
     let manifests = folder.join("manifests");
     std::fs::create_dir(&manifests).unwrap();
     let bad = service("bad", "10.96.0.9", 80).replace("port: 80", "port: 80000");
     std::fs::write(manifests.join("web.yaml"), service("web", "10.96.0.1", 80) + &bad).unwrap();
     manifests
-}
-
-fn http_get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-/// A port that is free now.
-fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 #[test]
@@ -147,6 +64,9 @@ fn an_agent_serves_its_command_line_and_its_metrics() {
     );
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("not connected, revision 0 sent, 0 acknowledged"), "{text}");
+
+    assert!(http_get(&address, "/healthz").starts_with("HTTP/1.1 503"));
+    assert!(http_get(&address, "/livez").starts_with("HTTP/1.1 200"));
 
     let fake = FakeDataplane::new();
     let _server = fake.serve(&dataplane_socket(folder));
@@ -195,11 +115,17 @@ fn an_agent_serves_its_command_line_and_its_metrics() {
 fn install(folder: &Path, dataplane: &str) -> PathBuf {
     let bin = folder.join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::fs::copy(WEIR, bin.join("weir")).unwrap();
-    std::fs::copy(AGENT, bin.join("weir-agent")).unwrap();
-    let script = bin.join("weir-dataplane");
+    let script = folder.join("dataplane.sh");
     std::fs::write(&script, dataplane).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By a process of its own: what this one has open for writing, a child that another test
+    // starts holds for a moment, and a file that is open for writing cannot be run.
+    let copy = |from: &Path, name: &str| {
+        assert!(Command::new("cp").arg(from).arg(bin.join(name)).status().unwrap().success());
+    };
+    copy(Path::new(WEIR), "weir");
+    copy(Path::new(common::process::AGENT), "weir-agent");
+    copy(&script, "weir-dataplane");
     bin.join("weir")
 }
 

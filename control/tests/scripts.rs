@@ -2,17 +2,23 @@
 //!
 //! A script is a list of steps. A step is files (`-- NAME`, then the text; `-- NAME gone` removes
 //! it) and, after `==`, what is then desired: one line per object and per problem. Later steps
-//! change files.
+//! change files. Two names are no files: `-- flags` are the agent's, before anything else, and
+//! `-- attached` are the pods attached to this node, `n1`, one per line.
 //! `UPDATE=1 cargo test -p weir-control --test scripts` writes what comes out into the scripts.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use clap::Parser;
 use weir_api::convert::parse_address;
-use weir_api::v1::{Algorithm, BackendState, FrontendType, Object, Protocol, object};
-use weir_control::desired::{Desired, DesiredKey, NodeSettings};
+use weir_api::v1::{
+    Algorithm, Backend, BackendSet, BackendState, DsrDispatch, Endpoint, Forwarding, Frontend,
+    FrontendType, NodeConfig, Object, Prefix, Protocol, object,
+};
+use weir_control::cli::AgentCommand;
+use weir_control::desired::{Desired, DesiredKey};
 use weir_control::source::ManifestStore;
 
 #[test]
@@ -81,27 +87,37 @@ fn run_script(text: &str) -> String {
 struct World {
     store: ManifestStore,
     desired: Desired,
+    attached: BTreeSet<String>,
     /// What a dataplane has that applied every change.
     applied: BTreeMap<DesiredKey, Object>,
 }
 
 impl World {
     fn new() -> Self {
-        let settings = NodeSettings {
-            name: "n1".into(),
-            addresses: vec!["192.0.2.1".parse().unwrap()],
-            service_ranges: Vec::new(),
-        };
-        let (store, desired) = (ManifestStore::default(), Desired::new(settings));
-        Self { store, desired, applied: BTreeMap::new() }
+        let (store, desired) = (ManifestStore::default(), start_desired(""));
+        Self { store, desired, attached: BTreeSet::new(), applied: BTreeMap::new() }
     }
 
     fn finish_file(&mut self, file: Option<(String, String)>) {
-        if let Some((name, content)) = file {
-            // The blank line before the next step is not the file's.
-            let content = content.strip_suffix("\n\n").map_or(content.clone(), |it| it.to_owned());
-            self.store.put_file(Path::new(&name), Ok(&content));
+        let Some((name, content)) = file else { return };
+        // The blank line before the next step is not the file's.
+        let content = content.strip_suffix("\n\n").map_or(content.clone(), |it| it.to_owned());
+        match name.as_str() {
+            "flags" => self.desired = start_desired(&content),
+            "attached" => self.attach(content.split_whitespace().map(str::to_owned).collect()),
+            _ => self.store.put_file(Path::new(&name), Ok(&content)),
         }
+    }
+
+    fn attach(&mut self, names: BTreeSet<String>) {
+        for gone in self.attached.difference(&names) {
+            self.desired.remove_endpoint(gone);
+        }
+        for name in &names {
+            let endpoint = Endpoint { name: name.clone(), ..Endpoint::default() };
+            self.desired.put_endpoint(endpoint);
+        }
+        self.attached = names;
     }
 
     fn settle(&mut self) -> String {
@@ -120,6 +136,9 @@ impl World {
         }
         assert_eq!(&self.applied, self.desired.objects(), "changes do not add up to the state");
         let mut text: String = self.desired.objects().values().filter_map(describe).collect();
+        for (port, service, count) in self.desired.health_checks() {
+            writeln!(text, "health {port} {service} {count}").unwrap();
+        }
         let mut problems = batch.problems;
         problems.extend(self.desired.problems());
         problems.sort();
@@ -130,52 +149,119 @@ impl World {
     }
 }
 
+fn start_desired(flags: &str) -> Desired {
+    let own = ["weir-agent", "--manifests=/", "--node=n1", "--node-address=192.0.2.1"];
+    let command = AgentCommand::try_parse_from(own.into_iter().chain(flags.split_whitespace()));
+    Desired::new(command.unwrap().into_config().unwrap().node)
+}
+
 fn describe(object: &Object) -> Option<String> {
-    let address = |bytes: &Vec<u8>| parse_address(bytes).unwrap().to_string();
-    Some(match object.kind.as_ref().unwrap() {
-        object::Kind::Frontend(it) => {
-            let type_ = match it.r#type() {
-                FrontendType::ClusterIp => "ClusterIP",
-                FrontendType::LoadBalancer => "LoadBalancer",
-                FrontendType::NodePort => "NodePort",
-                FrontendType::ExternalIp => "ExternalIP",
-                FrontendType::HostPort => "HostPort",
-                FrontendType::Unspecified => "?",
-            };
-            let key = it.key.as_ref().unwrap();
-            format!("frontend {key} {type_} {} -> {}\n", it.service, it.backend_set)
+    match object.kind.as_ref().unwrap() {
+        object::Kind::Frontend(it) => Some(describe_frontend(it)),
+        object::Kind::BackendSet(it) => Some(describe_set(it)),
+        object::Kind::Node(it) => describe_node(it),
+        object::Kind::Endpoint(it) => Some(format!("endpoint {}\n", it.name)),
+    }
+}
+
+/// What is not the default stands at the end.
+fn describe_frontend(it: &Frontend) -> String {
+    let type_ = match it.r#type() {
+        FrontendType::ClusterIp => "ClusterIP",
+        FrontendType::LoadBalancer => "LoadBalancer",
+        FrontendType::NodePort => "NodePort",
+        FrontendType::ExternalIp => "ExternalIP",
+        FrontendType::HostPort => "HostPort",
+        FrontendType::Unspecified => "?",
+    };
+    let key = it.key.as_ref().unwrap();
+    let mut line = format!("frontend {key} {type_} {} -> {}", it.service, it.backend_set);
+    if !it.external_backend_set.is_empty() {
+        write!(line, ", outside -> {}", it.external_backend_set).unwrap();
+    }
+    if it.affinity_timeout_s > 0 {
+        write!(line, ", affinity {} s", it.affinity_timeout_s).unwrap();
+    }
+    if !it.source_ranges.is_empty() {
+        let what = if it.source_ranges_deny { "not from" } else { "from" };
+        write!(line, ", {what}{}", list_ranges(&it.source_ranges)).unwrap();
+    }
+    let is_internal = it.r#type() == FrontendType::ClusterIp;
+    match it.forwarding() {
+        Forwarding::Unspecified => assert!(is_internal, "{line}"),
+        Forwarding::Snat => assert!(!is_internal, "{line}"),
+        Forwarding::Dsr => {
+            assert!(!is_internal, "{line}");
+            line += ", dsr";
         }
-        object::Kind::BackendSet(it) => {
-            let algorithm = match it.algorithm() {
-                Algorithm::Maglev => "maglev",
-                Algorithm::Hash => "hash",
-                Algorithm::Unspecified => "?",
-            };
-            let protocol = Protocol::try_from(it.protocol).unwrap();
-            let mut line = format!("set {} {algorithm} {}:", it.name, protocol.as_str_name());
-            line = line.replace("PROTOCOL_", "");
-            for backend in &it.backends {
-                let ip = parse_address(&backend.address).unwrap();
-                let port = u16::try_from(backend.l4_port).unwrap();
-                write!(line, " {}", std::net::SocketAddr::new(ip, port)).unwrap();
-                match backend.state() {
-                    BackendState::Active => {}
-                    state => write!(line, "={}", &state.as_str_name()[14..]).unwrap(),
-                }
-                if backend.weight != 100 {
-                    write!(line, "*{}", backend.weight).unwrap();
-                }
-            }
-            line + "\n"
+    }
+    line + "\n"
+}
+
+fn describe_set(it: &BackendSet) -> String {
+    let algorithm = match it.algorithm() {
+        Algorithm::Maglev => "maglev",
+        Algorithm::Hash => "hash",
+        Algorithm::Unspecified => "?",
+    };
+    let protocol = Protocol::try_from(it.protocol).unwrap();
+    let protocol = protocol.as_str_name().replace("PROTOCOL_", "");
+    let mut line = format!("set {} {algorithm} {protocol}:", it.name);
+    for backend in &it.backends {
+        line += " ";
+        line += &describe_backend(backend);
+    }
+    line + "\n"
+}
+
+fn describe_backend(backend: &Backend) -> String {
+    let ip = parse_address(&backend.address).unwrap();
+    let port = u16::try_from(backend.l4_port).unwrap();
+    let mut text = std::net::SocketAddr::new(ip, port).to_string();
+    if !backend.node_address.is_empty() {
+        write!(text, "@{}", parse_address(&backend.node_address).unwrap()).unwrap();
+    }
+    match backend.state() {
+        BackendState::Active => {}
+        state => write!(text, "={}", &state.as_str_name()[14..]).unwrap(),
+    }
+    if backend.weight != 100 {
+        write!(text, "*{}", backend.weight).unwrap();
+    }
+    text
+}
+
+/// Shown where a script is about it: more than the one address that this node has anyway.
+fn describe_node(it: &NodeConfig) -> Option<String> {
+    let addresses = it.addresses.iter().map(|it| parse_address(it).unwrap().to_string());
+    let addresses: Vec<String> = addresses.collect();
+    let mut line = format!("node {} {}", it.name, addresses.join(" "));
+    let mut is_plain = addresses.len() == 1;
+    let mut add = |is_said: bool, text: String| {
+        if is_said {
+            line += &text;
+            is_plain = false;
         }
-        // Shown where a script is about it.
-        object::Kind::Node(it) if it.addresses.len() == 1 => return None,
-        object::Kind::Node(it) => {
-            let addresses: Vec<String> = it.addresses.iter().map(address).collect();
-            format!("node {} {}\n", it.name, addresses.join(" "))
-        }
-        object::Kind::Endpoint(it) => format!("endpoint {}\n", it.name),
-    })
+    };
+    let cluster = list_ranges(&it.cluster_ranges);
+    add(it.cluster_ranges.len() > 1, format!(", cluster{cluster}"));
+    add(it.masquerade, ", masquerade".into());
+    let exclusions = list_ranges(&it.masquerade_exclusions);
+    add(!exclusions.is_empty(), format!(", but not to{exclusions}"));
+    let (min, max) = (it.snat_port_min, it.snat_port_max);
+    add(max > 0, format!(", snat ports {min}-{max}"));
+    let (min, max) = (it.node_port_min, it.node_port_max);
+    add(max > 0, format!(", node ports {min}-{max}"));
+    let dispatch = it.dsr_dispatch().as_str_name()[13..].to_lowercase();
+    add(it.dsr_dispatch() != DsrDispatch::Geneve, format!(", dsr by {dispatch}"));
+    add(it.maglev_table_size > 0, format!(", maglev size {}", it.maglev_table_size));
+    add(!it.maglev_seed.is_empty(), format!(", maglev seed {:02x?}", it.maglev_seed));
+    (!is_plain).then_some(line + "\n")
+}
+
+fn list_ranges(ranges: &[Prefix]) -> String {
+    let write = |it: &Prefix| format!(" {}/{}", parse_address(&it.address).unwrap(), it.length);
+    ranges.iter().map(write).collect()
 }
 
 fn show_difference(expected: &str, got: &str) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -10,6 +11,7 @@ use tracing::{debug, info, warn};
 use weir_api::metrics::LatencyHistogram;
 use weir_api::v1::{AttachEndpointReply, AttachEndpointRequest, DetachEndpointReply, Verdict};
 
+use super::health::HealthServers;
 use crate::clock::Clock;
 use crate::desired::{Desired, DesiredKey};
 use crate::endpoints::{EndpointError, EndpointStore};
@@ -31,6 +33,9 @@ pub struct Inputs {
 
 type Answer<T> = oneshot::Sender<Result<T, Status>>;
 
+/// How soon a health check's port is tried again that something else has.
+const HEALTH_RETRY: Duration = Duration::from_secs(5);
+
 /// What callers ask. The answer to an attachment comes when the dataplane has acknowledged it.
 pub enum Request {
     /// Attach an endpoint.
@@ -49,6 +54,7 @@ pub struct Core {
     pub(super) clock: Clock,
     pub(super) is_synced: bool,
     pub(super) source_problems: Vec<Problem>,
+    pub(super) health: HealthServers,
     pub(super) counters: Counters,
     pub(super) dataplane_socket: PathBuf,
     /// Why the stream is closed; empty while it is open.
@@ -94,6 +100,7 @@ impl Core {
             clock,
             is_synced: false,
             source_problems: Vec::new(),
+            health: HealthServers::default(),
             counters: Counters::default(),
             dataplane_socket,
             link_reason: "not tried yet".into(),
@@ -119,6 +126,7 @@ impl Core {
                 Some(batch) = inputs.batches.recv() => self.take_batch(batch),
                 Some(event) = inputs.link.recv() => self.take_link_event(event),
                 Some(request) = inputs.requests.recv() => self.take_request(request),
+                () = tokio::time::sleep(HEALTH_RETRY), if self.health.has_failed() => {}
                 else => return,
             }
             self.flush();
@@ -282,6 +290,10 @@ impl Core {
                 self.publisher.take_update(self.desired.objects(), self.clock.elapsed())
         {
             link.send(update);
+        }
+        if self.is_synced {
+            // Without an agent's word from the dataplane nothing says that this node forwards.
+            self.health.update(&self.desired, self.publisher.is_connected());
         }
         self.log_problems();
     }

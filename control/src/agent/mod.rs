@@ -1,6 +1,7 @@
 //! The agent: one loop that owns all state, and the servers and the link around it.
 
 mod core;
+mod health;
 mod report;
 mod service;
 
@@ -18,7 +19,7 @@ use weir_api::socket::{MODE_GROUP, bind};
 use weir_api::v1::agent_server::AgentServer;
 
 pub use core::{Core, Inputs, Request};
-pub use service::AgentService;
+pub use service::{AgentHealth, AgentService};
 
 use crate::clock::Clock;
 use crate::desired::{Desired, NodeSettings};
@@ -36,7 +37,7 @@ pub struct AgentConfig {
     pub manifests: PathBuf,
     /// This node.
     pub node: NodeSettings,
-    /// Where `/metrics` and `/healthz` are; `None` for nowhere.
+    /// Where `/metrics`, `/healthz` and `/livez` are; `None` for nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// How long `AttachEndpoint` waits for the dataplane.
     pub attach_timeout: Duration,

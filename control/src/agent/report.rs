@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use weir_api::convert::{parse_address, parse_l4_port};
+use weir_api::convert::{parse_address, parse_l4_port, parse_prefix};
 use weir_api::metrics::{self, Page};
 use weir_api::v1::{
-    AgentStatus, Algorithm, Backend, BackendState, EndpointState, Frontend, FrontendType,
-    ServiceBackend, ServiceState,
+    AgentStatus, Algorithm, Backend, BackendSet, BackendState, EndpointState, Forwarding, Frontend,
+    FrontendType, Prefix, ServiceBackend, ServiceState,
 };
 
 use super::core::Core;
@@ -19,6 +19,7 @@ impl Core {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.source_problems.clone();
         problems.extend(self.desired.problems());
+        problems.extend(self.health.problems(&self.desired));
         problems.extend(self.publisher.refused().iter().map(|(key, reason)| Problem {
             location: None,
             object: key.reference().to_string(),
@@ -135,6 +136,7 @@ impl Core {
 
     fn describe_frontend(&self, frontend: &Frontend) -> ServiceState {
         let set = self.desired.backend_set(&frontend.backend_set);
+        let external = self.desired.backend_set(&frontend.external_backend_set);
         let type_ = match frontend.r#type() {
             FrontendType::LoadBalancer => "LoadBalancer",
             FrontendType::NodePort => "NodePort",
@@ -146,12 +148,33 @@ impl Core {
             name: frontend.service.clone(),
             frontend: frontend.key.clone().unwrap_or_default().to_string(),
             r#type: type_.into(),
-            backends: set.iter().flat_map(|it| &it.backends).map(describe_backend).collect(),
-            algorithm: match set.map(weir_api::v1::BackendSet::algorithm) {
+            backends: describe_backends(set),
+            has_external_backends: !frontend.external_backend_set.is_empty(),
+            external_backends: describe_backends(external),
+            affinity_timeout_s: frontend.affinity_timeout_s,
+            source_ranges: frontend.source_ranges.iter().map(describe_range).collect(),
+            source_ranges_deny: frontend.source_ranges_deny,
+            forwarding: match (frontend.r#type(), frontend.forwarding()) {
+                (FrontendType::ClusterIp, _) => String::new(),
+                (_, Forwarding::Dsr) => "dsr".into(),
+                (_, Forwarding::Snat | Forwarding::Unspecified) => "snat".into(),
+            },
+            algorithm: match set.map(BackendSet::algorithm) {
                 Some(Algorithm::Maglev) => "maglev".into(),
                 Some(Algorithm::Hash | Algorithm::Unspecified) | None => "hash".into(),
             },
         }
+    }
+}
+
+fn describe_backends(set: Option<&BackendSet>) -> Vec<ServiceBackend> {
+    set.iter().flat_map(|it| &it.backends).map(describe_backend).collect()
+}
+
+fn describe_range(range: &Prefix) -> String {
+    match parse_prefix(range) {
+        Ok((address, length)) => format!("{address}/{length}"),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -166,5 +189,7 @@ fn describe_backend(backend: &Backend) -> ServiceBackend {
         BackendState::Maintenance => "maintenance",
         BackendState::Unspecified => "unspecified",
     };
-    ServiceBackend { address, state: state.into(), weight: backend.weight }
+    let node = parse_address(&backend.node_address);
+    let node_address = node.map(|it| it.to_string()).unwrap_or_default();
+    ServiceBackend { address, state: state.into(), weight: backend.weight, node_address }
 }

@@ -14,6 +14,17 @@ use weir_api::v1::{
 
 use super::core::{Core, Request};
 
+/// How the agent is.
+#[derive(Debug, Clone)]
+pub struct AgentHealth {
+    /// The source has been read.
+    pub is_synced: bool,
+    /// The dataplane listens.
+    pub is_connected: bool,
+    /// A line for people.
+    pub state: String,
+}
+
 /// A handle to the loop, for servers.
 #[derive(Debug, Clone)]
 pub struct AgentService {
@@ -58,16 +69,15 @@ impl AgentService {
         Ok(self.read(fill).await?.render())
     }
 
-    /// Whether the source has been read, and a line for people.
+    /// How the agent is.
     ///
     /// # Errors
     /// The agent is stopping.
-    pub async fn check_health(&self) -> Result<(bool, String), Status> {
+    pub async fn check_health(&self) -> Result<AgentHealth, Status> {
         self.read(|core| {
-            let is_connected = core.publisher.is_connected();
-            let state =
-                if core.is_synced && is_connected { "ok".into() } else { core.explain_wait() };
-            (core.is_synced, state)
+            let (is_synced, is_connected) = (core.is_synced, core.publisher.is_connected());
+            let state = if is_synced && is_connected { "ok".into() } else { core.explain_wait() };
+            AgentHealth { is_synced, is_connected, state }
         })
         .await
     }

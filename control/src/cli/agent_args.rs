@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Parser};
 use weir_api::paths::{Paths, RUN_DIR, STATE_DIR};
 
+use super::lb_args::LoadBalancerArgs;
 use crate::agent::AgentConfig;
-use crate::desired::NodeSettings;
+use crate::model::Cidr;
+use crate::settings::{NODE_PORTS, NodeSettings, SNAT_PORTS};
 
 /// The agent of one node: manifests in, this node's state to the dataplane.
 #[derive(Debug, Parser)]
@@ -19,7 +21,8 @@ pub struct AgentCommand {
     /// Folder of the sockets.
     #[arg(long, default_value = RUN_DIR, value_name = "DIR")]
     pub run_dir: PathBuf,
-    /// Address of /metrics and /healthz; neither is served without it.
+    /// Address of /metrics, /healthz and /livez; none is served without it. Load balancers expect
+    /// the proxy's /healthz at 0.0.0.0:10256.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_address: Option<SocketAddr>,
     /// How long an attachment waits for the dataplane.
@@ -49,28 +52,48 @@ pub struct AgentArgs {
     #[arg(
         long = "service-range",
         value_name = "CIDR",
-        default_values = ["10.96.0.0/12", "fd00:10:96::/112"],
-        value_parser = parse_range
+        default_values = ["10.96.0.0/12", "fd00:10:96::/112"]
     )]
-    pub service_ranges: Vec<(IpAddr, u8)>,
+    pub service_ranges: Vec<Cidr>,
+    /// How services are balanced.
+    #[command(flatten)]
+    pub balancing: LoadBalancerArgs,
 }
 
 impl AgentCommand {
     /// The flags as the agent uses them.
     ///
     /// # Errors
-    /// No `--node`, and the host has no name.
+    /// No `--node`, and the host has no name; port ranges that overlap.
     pub fn into_config(self) -> anyhow::Result<AgentConfig> {
         let Self { run_dir, metrics_address, attach_timeout_ms, common } = self;
-        let node = common.node_name()?;
+        let name = common.node_name()?;
+        let balancing = common.balancing;
+        let snat_ports = balancing.snat_ports.unwrap_or(SNAT_PORTS);
+        let node_ports = balancing.node_ports.unwrap_or(NODE_PORTS);
+        ensure!(
+            !snat_ports.overlaps(node_ports),
+            "--snat-ports {snat_ports} and --node-ports {node_ports} have ports in common: one \
+             port cannot be both"
+        );
+        let node = NodeSettings {
+            name,
+            addresses: common.node_addresses,
+            service_ranges: common.service_ranges,
+            cluster_ranges: balancing.cluster_ranges,
+            is_masquerade_off: balancing.no_masquerade,
+            masquerade_exclusions: balancing.masquerade_exclusions,
+            snat_ports: balancing.snat_ports,
+            node_ports: balancing.node_ports,
+            maglev_table_size: balancing.maglev_table_size.map_or(0, |it| it.0),
+            maglev_seed: balancing.maglev_seed.map(|it| it.0).unwrap_or_default(),
+            mode: balancing.load_balancer_mode,
+            dsr_dispatch: balancing.dsr_dispatch.into(),
+        };
         Ok(AgentConfig {
             paths: Paths { run_dir, state_dir: common.state_dir },
             manifests: common.manifests,
-            node: NodeSettings {
-                name: node,
-                addresses: common.node_addresses,
-                service_ranges: common.service_ranges,
-            },
+            node,
             metrics_address,
             attach_timeout: Duration::from_millis(attach_timeout_ms),
         })
@@ -95,8 +118,8 @@ impl AgentArgs {
         ];
         flags.extend(self.node.iter().map(|it| format!("--node={it}")));
         flags.extend(self.node_addresses.iter().map(|it| format!("--node-address={it}")));
-        let ranges = self.service_ranges.iter();
-        flags.extend(ranges.map(|(address, length)| format!("--service-range={address}/{length}")));
+        flags.extend(self.service_ranges.iter().map(|it| format!("--service-range={it}")));
+        self.balancing.add_flags(&mut flags);
         flags
     }
 }
@@ -112,13 +135,62 @@ pub fn init_logging() {
         .init();
 }
 
-fn parse_range(text: &str) -> Result<(IpAddr, u8), String> {
-    let example = "write it as 10.96.0.0/12";
-    let (address, length) = text.split_once('/').ok_or_else(|| example.to_owned())?;
-    let address: IpAddr = address.parse().map_err(|_| example.to_owned())?;
-    let max = if address.is_ipv4() { 32 } else { 128 };
-    match length.parse() {
-        Ok(length) if length <= max => Ok((address, length)),
-        _ => Err(format!("the prefix length must be 0..{max}")),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAGS: [&str; 18] = [
+        "--manifests=/m",
+        "--state-dir=/s",
+        "--node=n1",
+        "--node-address=192.0.2.1",
+        "--service-range=10.96.0.0/12",
+        "--service-range=fd00:10:96::/112",
+        "--load-balancer-mode=hybrid",
+        "--dsr-dispatch=option",
+        "--cluster-range=10.0.0.0/16",
+        "--cluster-range=fd00::/48",
+        "--no-masquerade",
+        "--masquerade-exclusion=198.51.100.0/24",
+        "--snat-ports=50000-60000",
+        "--node-ports=30000-30999",
+        "--maglev-table-size=251",
+        "--maglev-seed=JLfvgnHc2kaSUFaI",
+        "--metrics-address=127.0.0.1:10256",
+        "--run-dir=/r",
+    ];
+
+    fn parse(flags: &[&str]) -> Result<AgentCommand, clap::Error> {
+        AgentCommand::try_parse_from(["weir-agent"].iter().chain(flags))
+    }
+
+    #[test]
+    fn flags_are_handed_on_as_they_were_given() {
+        let command = parse(&FLAGS).unwrap();
+        assert_eq!(command.common.to_flags(), FLAGS[..16]);
+        let settings = command.into_config().unwrap().node;
+        assert_eq!(settings.maglev_table_size, 251);
+        assert_eq!(settings.maglev_seed[..2], [0x24, 0xb7]);
+        assert!(settings.is_masquerade_off);
+    }
+
+    #[test]
+    fn flags_that_cannot_be_are_refused() {
+        let reasons = [
+            ("--cluster-range=10.0.0.0", "is not a range"),
+            ("--snat-ports=60000-50000", "the smaller port first"),
+            ("--node-ports=0-10", "the smaller port first"),
+            ("--maglev-table-size=1000", "Maglev table size 1000 is not one of"),
+            ("--maglev-seed=short", "not 12 bytes in base64"),
+            ("--dsr-dispatch=vxlan", "possible values: geneve, ipip, option"),
+            ("--load-balancer-mode=nat", "possible values: snat, dsr, hybrid"),
+        ];
+        for (flag, reason) in reasons {
+            let error = parse(&["--manifests=/m", flag]).unwrap_err().to_string();
+            assert!(error.contains(reason), "{flag}: {error}");
+        }
+        let overlap = ["--manifests=/m", "--node=n1", "--node-ports=49000-50000"];
+        let error = parse(&overlap).unwrap().into_config().unwrap_err().to_string();
+        assert!(error.contains("--snat-ports 49152-65535 and --node-ports 49000-50000"), "{error}");
     }
 }

@@ -97,6 +97,13 @@ pub(super) struct Service {
     pub type_: String,
     pub algorithm: String,
     pub backends: Vec<Backend>,
+    /// For clients outside the cluster; absent: the same.
+    pub external_backends: Option<Vec<Backend>>,
+    pub affinity_timeout_s: u32,
+    pub source_ranges: Vec<String>,
+    pub source_ranges_deny: bool,
+    /// "snat" or "dsr"; empty for cluster IPs.
+    pub forwarding: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +111,8 @@ pub(super) struct Backend {
     pub address: String,
     pub state: String,
     pub weight: u32,
+    /// Empty where not known.
+    pub node_address: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,6 +147,12 @@ pub(super) struct Drop {
     pub reason: String,
     pub packets: u64,
     pub description: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct MaglevRun {
+    pub slots: usize,
+    pub backend: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -242,13 +257,20 @@ impl From<v1::ServiceState> for Service {
             address: it.address,
             state: it.state,
             weight: it.weight,
+            node_address: it.node_address,
         };
+        let external = it.external_backends.into_iter().map(backend).collect();
         Self {
             name: it.name,
             frontend: it.frontend,
             type_: it.r#type,
             algorithm: it.algorithm,
             backends: it.backends.into_iter().map(backend).collect(),
+            external_backends: it.has_external_backends.then_some(external),
+            affinity_timeout_s: it.affinity_timeout_s,
+            source_ranges: it.source_ranges,
+            source_ranges_deny: it.source_ranges_deny,
+            forwarding: it.forwarding,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 mod agent_args;
 mod json;
+mod lb_args;
 mod locate;
+mod maglev;
 mod show;
 mod table;
 mod up;
@@ -16,6 +18,8 @@ use weir_api::paths::{Paths, RUN_DIR};
 use weir_api::v1::AttachEndpointRequest;
 
 pub use agent_args::{AgentArgs, AgentCommand, init_logging};
+pub use lb_args::{DsrDispatchArg, LoadBalancerArgs, Seed, TableSize};
+pub use maglev::{BackendArg, MaglevArgs, format_maglev};
 pub use up::{UpArgs, run_up};
 
 /// A Kubernetes network dataplane in userspace.
@@ -46,7 +50,7 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the dataplane and the agent from a directory of manifests.
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// How the agent and the dataplane are, and what is wrong.
     Status,
     /// The services and their backends.
@@ -58,6 +62,8 @@ pub enum Command {
     /// The pods attached to this node.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// Print the Maglev table of some backends; needs no dataplane.
+    Maglev(MaglevArgs),
     /// Packets dropped, by reason.
     Drops {
         /// Also the reasons that never occurred.
@@ -122,6 +128,11 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
 /// Runs what was typed.
 ///
 /// # Errors
@@ -130,7 +141,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let paths = Paths { run_dir: cli.run_dir, ..Paths::default() };
     let output = cli.output;
     match cli.command {
-        Command::Up(args) => run_up(args, paths.run_dir).await,
+        Command::Up(args) => run_up(*args, paths.run_dir).await,
+        Command::Maglev(args) => maglev::run(&args, output),
         Command::Status => show::status(&paths, output).await,
         Command::Service(ServiceCommand::List) => show::services(&paths, output).await,
         Command::Flow(FlowCommand::List { limit }) => show::flows(&paths, output, limit).await,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use serde::Serialize;
 use weir_api::paths::Paths;
 use weir_api::socket::{connect_agent, connect_observe};
 use weir_api::v1::{
@@ -11,9 +10,8 @@ use weir_api::v1::{
     EndpointsRequest, FlowsRequest, ServicesRequest, StatusRequest,
 };
 
-use super::Output;
-use super::json;
 use super::table::Columns;
+use super::{Output, json, print_json};
 
 /// `weir status`. Prints what answers; fails where one of the two does not.
 pub(super) async fn status(paths: &Paths, output: Output) -> anyhow::Result<()> {
@@ -123,19 +121,44 @@ pub(super) async fn services(paths: &Paths, output: Output) -> anyhow::Result<()
     if output == Output::Json {
         return print_json(&services);
     }
-    let mut columns = Columns::new(&["service", "type", "frontend", "algorithm", "backends"]);
+    let titles = ["service", "type", "frontend", "algorithm", "options", "backends"];
+    let mut columns = Columns::new(&titles);
     for it in services {
-        let describe = |it: &json::Backend| match (it.state.as_str(), it.weight) {
-            ("active", 100) => it.address.clone(),
-            ("active", weight) => format!("{} (weight {weight})", it.address),
-            (state, _) => format!("{} ({state})", it.address),
-        };
-        let backends: Vec<String> = it.backends.iter().map(describe).collect();
-        let backends = if backends.is_empty() { "none".into() } else { backends.join(", ") };
-        columns.add([it.name, it.type_, it.frontend, it.algorithm, backends]);
+        let mut backends = list_backends(&it.backends);
+        if let Some(external) = &it.external_backends {
+            backends = format!("{backends}; for clients outside: {}", list_backends(external));
+        }
+        let options = list_options(&it);
+        columns.add([it.name, it.type_, it.frontend, it.algorithm, options, backends]);
     }
     columns.print("no services");
     Ok(())
+}
+
+fn list_backends(backends: &[json::Backend]) -> String {
+    let describe = |it: &json::Backend| match (it.state.as_str(), it.weight) {
+        ("active", 100) => it.address.clone(),
+        ("active", weight) => format!("{} (weight {weight})", it.address),
+        (state, _) => format!("{} ({state})", it.address),
+    };
+    let backends: Vec<String> = backends.iter().map(describe).collect();
+    if backends.is_empty() { "none".into() } else { backends.join(", ") }
+}
+
+/// What is not the default.
+fn list_options(service: &json::Service) -> String {
+    let mut options = Vec::new();
+    if service.forwarding == "dsr" {
+        options.push("dsr".to_owned());
+    }
+    if service.affinity_timeout_s > 0 {
+        options.push(format!("affinity {} s", service.affinity_timeout_s));
+    }
+    if !service.source_ranges.is_empty() {
+        let what = if service.source_ranges_deny { "not from" } else { "from" };
+        options.push(format!("{what} {}", service.source_ranges.join(" ")));
+    }
+    if options.is_empty() { "-".into() } else { options.join(", ") }
 }
 
 /// `weir flow list`.
@@ -245,11 +268,6 @@ pub(super) async fn detach(paths: &Paths, output: Output, name: String) -> anyho
         (Output::Table, true) => println!("{name}: detached"),
         (Output::Table, false) => println!("{name}: was not attached"),
     }
-    Ok(())
-}
-
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 

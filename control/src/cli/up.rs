@@ -32,7 +32,8 @@ pub struct UpArgs {
     /// What happens to pods' traffic while no worker runs.
     #[arg(long, value_enum, default_value_t = FailureModeArg::Auto)]
     pub failure_mode: FailureModeArg,
-    /// Address of the agent's /metrics and /healthz; the dataplane's are on the next port.
+    /// Address of the agent's /metrics, /healthz and /livez; the dataplane's are on the next port.
+    /// Load balancers expect the proxy's /healthz at 0.0.0.0:10256.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_address: Option<SocketAddr>,
     /// Folder in bpffs for what outlives the dataplane.

@@ -4,29 +4,23 @@
 //! one by one gives what computing from scratch gives.
 
 mod key;
+mod labels;
+mod node;
 mod problems;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use weir_api::convert::address_bytes;
-use weir_api::v1::{BackendSet, Endpoint, Frontend, NodeConfig, Object, Prefix, object};
+use weir_api::v1::{BackendSet, Frontend, Object, object};
 
 pub use key::{Changes, DesiredKey};
+use labels::LabelIndex;
 
-use crate::compile::{Compiled, FrontendId, Inputs, compile_service};
+use crate::compile::{
+    Compiled, FrontendId, Inputs, Nodes, PodInput, compile_host_ports, compile_service,
+};
 use crate::model::{self, Kind, Name, Node, ObjectKey, Pod, Service};
-
-/// What is known of this node without asking the cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeSettings {
-    /// Name of its Node object.
-    pub name: String,
-    /// Its addresses, beside those of the Node object.
-    pub addresses: Vec<IpAddr>,
-    /// Ranges of service addresses: (address, prefix length).
-    pub service_ranges: Vec<(IpAddr, u8)>,
-}
+pub use crate::settings::NodeSettings;
 
 /// The model, and the state that follows from it.
 #[derive(Debug)]
@@ -36,14 +30,24 @@ pub struct Desired {
     slices: BTreeMap<Name, model::EndpointSlice>,
     slices_of: BTreeMap<Name, BTreeSet<Name>>,
     pods: BTreeMap<Name, Pod>,
-    nodes: BTreeMap<Name, Node>,
+    nodes: BTreeMap<String, Node>,
+    pods_by_label: LabelIndex,
+    /// By the first label of their selectors.
+    services_by_label: LabelIndex,
 
-    dirty_services: BTreeSet<Name>,
+    /// Services and pods.
+    dirty: BTreeSet<ObjectKey>,
     is_node_dirty: bool,
 
-    compiled: BTreeMap<Name, Compiled>,
-    with_problems: BTreeSet<Name>,
-    /// Services that ask for an address and port; the first one has it.
+    /// Of services, and of pods that have frontends.
+    compiled: BTreeMap<ObjectKey, Compiled>,
+    with_problems: BTreeSet<ObjectKey>,
+    /// Services and pods that follow from a node, by its name.
+    dependents: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Local endpoints of the services that ask for a health check on a port; the first one has it.
+    health_checks: BTreeMap<u16, BTreeMap<Name, u32>>,
+    health_version: u64,
+    /// Services and pods that ask for an address and port; the first one has it.
     claims: BTreeMap<FrontendId, BTreeSet<Claim>>,
     contested: BTreeSet<FrontendId>,
 
@@ -51,12 +55,12 @@ pub struct Desired {
     changes: Changes,
 }
 
-/// Orders services by age, as far as it is known, then by name.
+/// Orders services and pods by age, as far as it is known, then by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     has_no_age: bool,
     created: Option<String>,
-    service: Name,
+    object: ObjectKey,
 }
 
 impl Desired {
@@ -70,79 +74,20 @@ impl Desired {
             slices_of: BTreeMap::new(),
             pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            dirty_services: BTreeSet::new(),
+            pods_by_label: LabelIndex::default(),
+            services_by_label: LabelIndex::default(),
+            dirty: BTreeSet::new(),
             is_node_dirty: true,
             compiled: BTreeMap::new(),
             with_problems: BTreeSet::new(),
+            dependents: BTreeMap::new(),
+            health_checks: BTreeMap::new(),
+            health_version: 0,
             claims: BTreeMap::new(),
             contested: BTreeSet::new(),
             objects: BTreeMap::new(),
             changes: Changes::new(),
         }
-    }
-
-    /// Adds an object or replaces it.
-    pub fn upsert(&mut self, object: model::Object) {
-        self.remove(&object.key());
-        match object {
-            model::Object::Service(it) => {
-                self.dirty_services.insert(it.name.clone());
-                self.services.insert(it.name.clone(), it);
-            }
-            model::Object::Slice(it) => {
-                self.dirty_services.insert(it.service.clone());
-                self.slices_of.entry(it.service.clone()).or_default().insert(it.name.clone());
-                self.slices.insert(it.name.clone(), it);
-            }
-            model::Object::Pod(it) => {
-                self.mark_services_of_pod(&it);
-                self.pods.insert(it.name.clone(), it);
-            }
-            model::Object::Node(it) => {
-                self.is_node_dirty |= it.name.name == self.settings.name;
-                self.nodes.insert(it.name.clone(), it);
-            }
-        }
-    }
-
-    /// Removes an object; one that does not exist is no error.
-    pub fn remove(&mut self, key: &ObjectKey) {
-        match key.kind {
-            Kind::Service => {
-                if self.services.remove(&key.name).is_some() {
-                    self.dirty_services.insert(key.name.clone());
-                }
-            }
-            Kind::EndpointSlice => {
-                let Some(slice) = self.slices.remove(&key.name) else { return };
-                let siblings = self.slices_of.entry(slice.service.clone()).or_default();
-                siblings.remove(&key.name);
-                if siblings.is_empty() {
-                    self.slices_of.remove(&slice.service);
-                }
-                self.dirty_services.insert(slice.service);
-            }
-            Kind::Pod => {
-                if let Some(pod) = self.pods.remove(&key.name) {
-                    self.mark_services_of_pod(&pod);
-                }
-            }
-            Kind::Node => {
-                self.is_node_dirty |= key.name.name == self.settings.name;
-                self.nodes.remove(&key.name);
-            }
-        }
-    }
-
-    /// Adds or replaces an attached pod.
-    pub fn put_endpoint(&mut self, endpoint: Endpoint) {
-        let key = DesiredKey::Endpoint(endpoint.name.clone());
-        self.put(key, object::Kind::Endpoint(endpoint));
-    }
-
-    /// Removes an attached pod.
-    pub fn remove_endpoint(&mut self, name: &str) {
-        self.delete(DesiredKey::Endpoint(name.to_owned()));
     }
 
     /// Computes again what depends on changed objects, and returns what differs since the last
@@ -153,8 +98,8 @@ impl Desired {
             self.put(DesiredKey::Node, object::Kind::Node(node));
         }
         let mut touched = BTreeSet::new();
-        for name in std::mem::take(&mut self.dirty_services) {
-            self.recompute_service(&name, &mut touched);
+        for key in std::mem::take(&mut self.dirty) {
+            self.recompute_object(&key, &mut touched);
         }
         for id in touched {
             self.settle_claims(id);
@@ -191,6 +136,21 @@ impl Desired {
         }
     }
 
+    /// Rises whenever [`Self::health_checks`] changes.
+    #[must_use]
+    pub fn health_version(&self) -> u64 {
+        self.health_version
+    }
+
+    /// What load balancers ask on this node: the service and the number of its ready endpoints
+    /// here, by port.
+    pub fn health_checks(&self) -> impl Iterator<Item = (u16, &Name, u32)> {
+        self.health_checks.iter().filter_map(|(port, services)| {
+            let (name, count) = services.first_key_value()?;
+            Some((*port, name, *count))
+        })
+    }
+
     /// Number of model objects by kind.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
@@ -202,34 +162,19 @@ impl Desired {
         }
     }
 
-    fn mark_services_of_pod(&mut self, pod: &Pod) {
-        let in_namespace = Name::new(&pod.name.namespace, "");
-        for (name, service) in self.services.range(in_namespace..) {
-            if name.namespace != pod.name.namespace {
-                break;
-            }
-            if is_selected(service, pod) && !self.slices_of.contains_key(name) {
-                self.dirty_services.insert(name.clone());
-            }
-        }
-    }
-
-    fn recompute_service(&mut self, name: &Name, touched: &mut BTreeSet<FrontendId>) {
-        let old = self.compiled.remove(name).unwrap_or_default();
-        let new = self.services.get(name).map(|it| self.compile(it)).unwrap_or_default();
+    fn recompute_object(&mut self, key: &ObjectKey, touched: &mut BTreeSet<FrontendId>) {
+        let old = self.compiled.remove(key).unwrap_or_default();
+        let (new, created) = self.compile(key).unwrap_or_default();
         for id in old.frontends.keys() {
             if let Some(claims) = self.claims.get_mut(id) {
-                claims.retain(|claim| claim.service != *name);
+                claims.retain(|claim| claim.object != *key);
                 touched.insert(*id);
             }
         }
-        if let Some(service) = self.services.get(name) {
-            let created = service.created.clone();
-            let claim = Claim { has_no_age: created.is_none(), created, service: name.clone() };
-            for id in new.frontends.keys() {
-                self.claims.entry(*id).or_default().insert(claim.clone());
-                touched.insert(*id);
-            }
+        let claim = Claim { has_no_age: created.is_none(), created, object: key.clone() };
+        for id in new.frontends.keys() {
+            self.claims.entry(*id).or_default().insert(claim.clone());
+            touched.insert(*id);
         }
         let kept: BTreeSet<&String> = new.sets.iter().map(|it| &it.name).collect();
         for set in old.sets.iter().filter(|it| !kept.contains(&it.name)) {
@@ -240,28 +185,52 @@ impl Desired {
             self.put(key, object::Kind::BackendSet(set.clone()));
         }
         if new.problems.is_empty() {
-            self.with_problems.remove(name);
+            self.with_problems.remove(key);
         } else {
-            self.with_problems.insert(name.clone());
+            self.with_problems.insert(key.clone());
         }
-        if self.services.contains_key(name) {
-            self.compiled.insert(name.clone(), new);
+        self.replace_dependencies(key, &old, &new);
+        if new != Compiled::default() {
+            self.compiled.insert(key.clone(), new);
         }
     }
 
-    fn compile(&self, service: &Service) -> Compiled {
+    /// Nothing where there is no such object, or it has no business here.
+    fn compile(&self, key: &ObjectKey) -> Option<(Compiled, Option<String>)> {
+        let nodes = Nodes { settings: &self.settings, all: &self.nodes };
+        match key.kind {
+            Kind::Service => {
+                let service = self.services.get(&key.name)?;
+                Some((self.compile_service(service, nodes), service.created.clone()))
+            }
+            Kind::Pod => {
+                let pod = self.pods.get(&key.name).filter(|it| !it.host_ports.is_empty())?;
+                let is_here = self.node_of(pod) == Some(&self.settings.name);
+                is_here.then(|| (compile_host_ports(pod, nodes), pod.created.clone()))
+            }
+            Kind::EndpointSlice | Kind::Node => None,
+        }
+    }
+
+    fn compile_service(&self, service: &Service, nodes: Nodes<'_>) -> Compiled {
         let names = self.slices_of.get(&service.name);
         let slices: Vec<_> =
             names.into_iter().flatten().filter_map(|name| self.slices.get(name)).collect();
         let mut pods = Vec::new();
-        if slices.is_empty() && !service.selector.is_empty() {
-            let from = Name::new(&service.name.namespace, "");
-            let in_namespace = self.pods.range(from..).map(|(_, pod)| pod);
-            let in_namespace =
-                in_namespace.take_while(|pod| pod.name.namespace == service.name.namespace);
-            pods.extend(in_namespace.filter(|pod| is_selected(service, pod)));
+        if slices.is_empty() {
+            let describe = |pod| PodInput { pod, node: self.node_of(pod) };
+            pods.extend(self.select_pods(service).map(describe));
         }
-        compile_service(&Inputs { service, slices, pods })
+        compile_service(&Inputs { service, slices, pods, nodes })
+    }
+
+    /// Name of a pod's node. A pod that no scheduler has seen is where it is attached.
+    fn node_of<'a>(&'a self, pod: &'a Pod) -> Option<&'a str> {
+        let is_attached = || self.objects.contains_key(&DesiredKey::Endpoint(pod.name.to_string()));
+        match &pod.node {
+            Some(node) => Some(node),
+            None => is_attached().then_some(self.settings.name.as_str()),
+        }
     }
 
     fn settle_claims(&mut self, id: FrontendId) {
@@ -274,7 +243,7 @@ impl Desired {
         let key = DesiredKey::Frontend(id.0, id.1);
         let owner = self.claims.get(&id).and_then(BTreeSet::first);
         let frontend = owner
-            .and_then(|owner| self.compiled.get(&owner.service))
+            .and_then(|owner| self.compiled.get(&owner.object))
             .and_then(|compiled| compiled.frontends.get(&id).cloned());
         match frontend {
             Some(frontend) => self.put(key, object::Kind::Frontend(frontend)),
@@ -282,29 +251,6 @@ impl Desired {
                 self.claims.remove(&id);
                 self.delete(key);
             }
-        }
-    }
-
-    fn compile_node(&self) -> NodeConfig {
-        let own = self.nodes.get(&Name::new("", &self.settings.name));
-        let mut addresses = self.settings.addresses.clone();
-        for address in own.iter().flat_map(|node| &node.addresses) {
-            if !addresses.contains(address) {
-                addresses.push(*address);
-            }
-        }
-        let ranges = self.settings.service_ranges.iter();
-        let write_prefix = |(address, length): &(IpAddr, u8)| Prefix {
-            address: address_bytes(*address),
-            length: u32::from(*length),
-        };
-        NodeConfig {
-            name: self.settings.name.clone(),
-            addresses: addresses.into_iter().map(address_bytes).collect(),
-            maglev_table_size: 0,
-            maglev_seed: Vec::new(),
-            service_ranges: ranges.map(write_prefix).collect(),
-            ..NodeConfig::default()
         }
     }
 
@@ -321,10 +267,4 @@ impl Desired {
             self.changes.insert(key, None);
         }
     }
-}
-
-/// Whether a pod is behind a service by its labels.
-fn is_selected(service: &Service, pod: &Pod) -> bool {
-    let has_label = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
-    !service.selector.is_empty() && service.selector.iter().all(has_label)
 }

@@ -4,16 +4,17 @@ use weir_api::v1::FrontendKey;
 
 use super::{Claim, Desired};
 use crate::compile::FrontendId;
-use crate::model::{Name, Problem, Severity};
+use crate::model::{Kind, Name, ObjectKey, Origin, Problem, Severity};
 
 impl Desired {
     /// What is wrong across objects; what is wrong within one is the source's to report.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        let within = self.with_problems.iter().filter_map(|name| self.compiled.get(name));
+        let within = self.with_problems.iter().filter_map(|key| self.compiled.get(key));
         let mut problems: Vec<Problem> =
             within.flat_map(|compiled| compiled.problems.iter().cloned()).collect();
         problems.extend(self.contested.iter().flat_map(|id| self.explain_contest(id)));
+        problems.extend(self.explain_health_checks());
         problems.extend(self.explain_unknown_node());
         problems.sort();
         problems
@@ -22,21 +23,54 @@ impl Desired {
     fn explain_contest(&self, id: &FrontendId) -> Vec<Problem> {
         let mut claims = self.claims.get(id).into_iter().flatten();
         let Some(owner) = claims.next() else { return Vec::new() };
-        let locate = |claim: &Claim| self.services.get(&claim.service)?.origin.clone();
-        let at = locate(owner).map(|it| format!(" ({it})")).unwrap_or_default();
+        let at = self.locate(&owner.object).map(|it| format!(" ({it})")).unwrap_or_default();
         let key = FrontendKey::new(id.0, id.1);
         let explain = |claim: &Claim| Problem {
-            location: locate(claim),
-            object: format!("Service {}", claim.service),
-            reason: format!("{key} belongs to Service {}{at}: give it another", owner.service),
+            location: self.locate(&claim.object),
+            object: claim.object.to_string(),
+            reason: format!("{key} belongs to {}{at}: give it another", owner.object),
             severity: Severity::Refused,
         };
         claims.map(explain).collect()
     }
 
+    fn explain_health_checks(&self) -> Vec<Problem> {
+        let contested = self.health_checks.iter().filter(|(_, services)| services.len() > 1);
+        let explain = |(port, services): (&u16, &std::collections::BTreeMap<Name, u32>)| {
+            let mut names = services.keys().cloned();
+            let owner = names.next();
+            let owner = owner.map(|it| it.to_string()).unwrap_or_default();
+            let reason = format!(
+                "spec.healthCheckNodePort: {port} belongs to Service {owner}: give it another"
+            );
+            let explain = move |name: Name| {
+                let key = ObjectKey { kind: Kind::Service, name };
+                Problem {
+                    location: self.locate(&key),
+                    object: key.to_string(),
+                    reason: reason.clone(),
+                    severity: Severity::Refused,
+                }
+            };
+            names.map(explain).collect::<Vec<_>>()
+        };
+        contested.flat_map(explain).collect()
+    }
+
+    /// Where a service or pod was read.
+    #[must_use]
+    pub fn locate(&self, key: &ObjectKey) -> Option<Origin> {
+        match key.kind {
+            Kind::Service => self.services.get(&key.name)?.origin.clone(),
+            Kind::Pod => self.pods.get(&key.name)?.origin.clone(),
+            Kind::EndpointSlice => self.slices.get(&key.name)?.origin.clone(),
+            Kind::Node => self.nodes.get(&key.name.name)?.origin.clone(),
+        }
+    }
+
     fn explain_unknown_node(&self) -> Option<Problem> {
         let name = &self.settings.name;
-        let is_known = self.nodes.contains_key(&Name::new("", name));
+        let is_known = self.nodes.contains_key(name);
         (!is_known && self.settings.addresses.is_empty()).then(|| Problem {
             location: None,
             object: format!("Node {name}"),

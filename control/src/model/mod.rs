@@ -4,6 +4,9 @@
 
 mod names;
 mod problem;
+mod range;
+mod selector;
+mod service;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,6 +15,11 @@ use weir_api::v1::{BackendState, Protocol};
 
 pub use names::{Kind, Name, ObjectKey, Origin};
 pub use problem::{Problem, Severity};
+pub use range::Cidr;
+pub use selector::LabelSelector;
+pub use service::{
+    ExposedTypes, Family, NodeFilter, Proximity, Service, ServicePolicy, ServicePort, TargetPort,
+};
 
 /// Weight of a backend that has none of its own.
 pub const WEIGHT_DEFAULT: u32 = 100;
@@ -43,50 +51,6 @@ impl Object {
     }
 }
 
-/// A Service. One without addresses for this proxy (headless, `ExternalName`, another proxy's)
-/// exists too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// `namespace/name`.
-    pub name: Name,
-    /// Where it was read.
-    pub origin: Option<Origin>,
-    /// RFC 3339; orders claims on one address. Services without it are newer than all with it.
-    pub created: Option<String>,
-    /// Cluster-internal addresses.
-    pub cluster_ips: Vec<IpAddr>,
-    /// Addresses for clients outside.
-    pub load_balancer_ips: Vec<IpAddr>,
-    /// At least one where there is an address; names and (port, protocol) pairs are unique.
-    pub ports: Vec<ServicePort>,
-    /// Labels of its pods; empty where endpoints are given by slices only.
-    pub selector: BTreeMap<String, String>,
-    /// Pods count as ready whatever they say.
-    pub publish_not_ready: bool,
-}
-
-/// One port of a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePort {
-    /// Empty where the service has one unnamed port.
-    pub name: String,
-    /// Port on the service's addresses.
-    pub l4_port: u16,
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// Port on the pods; used where no slice gives the endpoints.
-    pub target: TargetPort,
-}
-
-/// Port on the pods behind a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetPort {
-    /// The same on all pods.
-    Number(u16),
-    /// The container port of this name.
-    Name(String),
-}
-
 /// Some of a service's endpoints, all of one address family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSlice {
@@ -116,12 +80,27 @@ pub struct SlicePort {
 }
 
 /// One endpoint of a slice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceEndpoint {
     /// Its address.
     pub address: IpAddr,
     /// What it takes.
     pub state: BackendState,
+    /// Node that it runs on, where known.
+    pub node: Option<String>,
+    /// Zone that it runs in, where the slice says so.
+    pub zone: Option<String>,
+    /// Who should use it.
+    pub hints: Hints,
+}
+
+/// Where an endpoint should be used (KEP-2433, KEP-3015); empty: no hint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// In these zones.
+    pub zones: Vec<String>,
+    /// On these nodes.
+    pub nodes: Vec<String>,
 }
 
 /// A pod.
@@ -141,6 +120,25 @@ pub struct Pod {
     pub is_terminating: bool,
     /// Named ports of its containers.
     pub ports: Vec<ContainerPort>,
+    /// RFC 3339, as of services.
+    pub created: Option<String>,
+    /// Node that it runs on, where known.
+    pub node: Option<String>,
+    /// Ports of its node that lead to it; none for a pod in the host's network.
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPort {
+    /// Address of the node; unspecified: all of its family. `None`: all of both families.
+    pub host_ip: Option<IpAddr>,
+    /// Port of the node.
+    pub l4_port: u16,
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// Port in the pod.
+    pub container_port: u16,
 }
 
 /// A named port of a container.
@@ -163,6 +161,29 @@ pub struct Node {
     pub origin: Option<Origin>,
     /// Internal and external addresses.
     pub addresses: Vec<IpAddr>,
+    /// The internal ones: what other nodes reach it by.
+    pub internal_addresses: Vec<IpAddr>,
+    /// What selectors match.
+    pub labels: BTreeMap<String, String>,
+    /// Ranges of its pods' addresses.
+    pub pod_ranges: Vec<Cidr>,
+}
+
+/// Label of a node with the zone that it is in (well-known labels of Kubernetes).
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+impl Node {
+    /// The zone that it is in, where known.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.labels.get(ZONE_LABEL).map(String::as_str).filter(|it| !it.is_empty())
+    }
+
+    /// Its internal address of a family.
+    #[must_use]
+    pub fn internal_address(&self, family: Family) -> Option<IpAddr> {
+        self.internal_addresses.iter().copied().find(|it| Family::of(*it) == family)
+    }
 }
 
 /// What an endpoint in this condition takes: the first match of Kubernetes' conditions

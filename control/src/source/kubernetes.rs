@@ -3,15 +3,15 @@
 //! Reference: Kubernetes API validation (`pkg/apis/core/validation`,
 //! `pkg/apis/discovery/validation`).
 
-use k8s_openapi::api::core::v1 as core;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::fields::{Finding, Findings, read_address};
+use super::fields::{Finding, Findings};
+use super::nodes::convert_node;
 use super::pods::convert_pod;
 use super::services::convert_service;
 use super::slices::convert_slice;
-use crate::model::{Kind, Name, Node, Object, Origin};
+use crate::model::{Kind, Name, Object, Origin};
 
 /// What became of one object.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,21 +50,4 @@ fn decode<T: DeserializeOwned>(value: &Value, findings: &mut Findings) -> Option
             None
         }
     }
-}
-
-fn convert_node(
-    node: &core::Node,
-    name: Name,
-    origin: Option<Origin>,
-    findings: &mut Findings,
-) -> Node {
-    let given = node.status.as_ref().and_then(|it| it.addresses.as_deref()).unwrap_or_default();
-    let mut addresses = Vec::new();
-    for (i, it) in given.iter().enumerate() {
-        if it.type_ == "InternalIP" || it.type_ == "ExternalIP" {
-            let path = format!("status.addresses[{i}].address");
-            addresses.extend(read_address(&path, &it.address, findings));
-        }
-    }
-    Node { name, origin, addresses }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`file`]: a directory of YAML, watched. It reads text by [`manifest`] over [`yaml`].
 //! - [`kubernetes`]: Kubernetes objects to the model, with every check; shared by all sources. Its
-//!   parts: [`fields`], services, slices, pods.
+//!   parts: [`fields`], services and their policies, slices, pods, nodes.
 //!
 //! Tests are a source too: anything that sends batches is one.
 
@@ -10,7 +10,9 @@ pub mod fields;
 pub mod file;
 pub mod kubernetes;
 pub mod manifest;
+mod nodes;
 mod pods;
+mod service_policy;
 mod services;
 mod slices;
 mod store;

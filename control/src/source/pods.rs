@@ -1,9 +1,11 @@
-//! Pods to the model: what an endpoint controller would read of them.
+//! Pods to the model: what an endpoint controller would read of them, and their host ports.
+
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 
 use super::fields::{Findings, read_address, read_port, read_protocol};
-use crate::model::{ContainerPort, Name, Origin, Pod};
+use crate::model::{ContainerPort, HostPort, Name, Origin, Pod};
 
 pub(super) fn convert_pod(
     pod: &core::Pod,
@@ -18,6 +20,12 @@ pub(super) fn convert_pod(
     let has_ended = phase == "Succeeded" || phase == "Failed";
     let ready_condition = status.conditions.iter().flatten().find(|it| it.type_ == "Ready");
     let is_ready = phase == "Running" && ready_condition.is_none_or(|it| it.status == "True");
+    let mut ports = Ports::default();
+    if let Some(spec) = &pod.spec {
+        read_ports(spec, &mut ports, findings);
+    }
+    let created = pod.metadata.creation_timestamp.as_ref().map(|it| it.0.to_string());
+    let node = pod.spec.as_ref().and_then(|it| it.node_name.clone());
     Pod {
         name,
         origin,
@@ -25,11 +33,14 @@ pub(super) fn convert_pod(
         addresses: if has_ended { Vec::new() } else { read_addresses(status, findings) },
         is_ready,
         is_terminating: pod.metadata.deletion_timestamp.is_some(),
-        ports: pod.spec.as_ref().map(|it| read_ports(it, findings)).unwrap_or_default(),
+        ports: ports.named,
+        created,
+        node: node.filter(|it| !it.is_empty()),
+        host_ports: ports.of_host,
     }
 }
 
-fn read_addresses(status: &core::PodStatus, findings: &mut Findings) -> Vec<std::net::IpAddr> {
+fn read_addresses(status: &core::PodStatus, findings: &mut Findings) -> Vec<IpAddr> {
     let listed = status.pod_ips.as_deref().unwrap_or_default();
     if listed.is_empty() {
         let single = status.pod_ip.iter().filter(|it| !it.is_empty());
@@ -42,27 +53,57 @@ fn read_addresses(status: &core::PodStatus, findings: &mut Findings) -> Vec<std:
     addresses
 }
 
-/// Named ports of the containers that run beside each other: init containers only where they stay
+#[derive(Default)]
+struct Ports {
+    named: Vec<ContainerPort>,
+    of_host: Vec<HostPort>,
+}
+
+/// Ports of the containers that run beside each other: init containers only where they stay
 /// (KEP-753).
-fn read_ports(spec: &core::PodSpec, findings: &mut Findings) -> Vec<ContainerPort> {
+fn read_ports(spec: &core::PodSpec, ports: &mut Ports, findings: &mut Findings) {
+    // Its ports are the host's own; the API server copies them to hostPort.
+    let is_on_host = spec.host_network.unwrap_or(false);
     let init = spec.init_containers.iter().flatten().enumerate();
     let sidecars = init.filter(|(_, it)| it.restart_policy.as_deref() == Some("Always"));
     let containers = spec.containers.iter().enumerate();
     let all = containers
         .map(|(i, it)| (format!("spec.containers[{i}]"), it))
         .chain(sidecars.map(|(i, it)| (format!("spec.initContainers[{i}]"), it)));
-    let mut ports = Vec::new();
     for (path, container) in all {
         for (i, port) in container.ports.iter().flatten().enumerate() {
-            let Some(name) = port.name.clone() else { continue };
+            let host_port = port.host_port.filter(|it| *it != 0 && !is_on_host);
+            if port.name.is_none() && host_port.is_none() {
+                continue;
+            }
             let path = format!("{path}.ports[{i}]");
             let protocol = read_protocol(&path, port.protocol.as_deref(), findings);
             let number = format!("{path}.containerPort");
             let l4_port = read_port(&number, port.container_port, findings);
-            if let (Some(protocol), Some(l4_port)) = (protocol, l4_port) {
-                ports.push(ContainerPort { name, protocol, l4_port });
+            let (Some(protocol), Some(l4_port)) = (protocol, l4_port) else { continue };
+            if let Some(name) = port.name.clone() {
+                ports.named.push(ContainerPort { name, protocol, l4_port });
+            }
+            let Some(number) = host_port else { continue };
+            let number = read_port(&format!("{path}.hostPort"), number, findings);
+            let host_ip = read_host_ip(&path, port.host_ip.as_deref(), findings);
+            if let (Some(number), Ok(host_ip)) = (number, host_ip) {
+                let container_port = l4_port;
+                ports.of_host.push(HostPort { host_ip, l4_port: number, protocol, container_port });
             }
         }
     }
-    ports
+}
+
+/// An unspecified address means all of its family.
+fn read_host_ip(
+    path: &str,
+    text: Option<&str>,
+    findings: &mut Findings,
+) -> Result<Option<IpAddr>, ()> {
+    let Some(text) = text.filter(|it| !it.is_empty()) else { return Ok(None) };
+    match text.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() => Ok(Some(address)),
+        _ => read_address(&format!("{path}.hostIP"), text, findings).map(Some).ok_or(()),
+    }
 }

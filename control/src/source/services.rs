@@ -1,4 +1,4 @@
-//! Services to the model: addresses, ports, and what is not supported.
+//! Services to the model: addresses and ports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::fields::{Findings, read_address, read_port, read_protocol};
-use crate::model::{Name, Origin, Service, ServicePort, Severity, TargetPort};
+use super::service_policy::read_policy;
+use crate::model::{
+    Family, Name, Origin, Service, ServicePolicy, ServicePort, Severity, TargetPort,
+};
 
 /// A service with this label belongs to another proxy (well-known labels of Kubernetes).
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -34,9 +37,12 @@ pub(super) fn convert_service(
         created: service.metadata.creation_timestamp.as_ref().map(|it| it.0.to_string()),
         cluster_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        external_ips: Vec::new(),
         ports: Vec::new(),
+        node_port_families: Vec::new(),
         selector: spec.selector.clone().unwrap_or_default(),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        policy: ServicePolicy::default(),
     };
     if !is_ours || is_headless || type_ == "ExternalName" {
         return Some(ours);
@@ -45,19 +51,16 @@ pub(super) fn convert_service(
     if type_ == "LoadBalancer" {
         ours.load_balancer_ips = read_load_balancer_ips(service, findings);
     }
-    ours.ports = read_service_ports(spec, findings);
+    ours.external_ips = read_external_ips(spec, findings);
+    ours.node_port_families = read_node_port_families(spec, &ours.cluster_ips, findings);
+    ours.ports = read_service_ports(spec, type_, findings);
+    ours.policy = read_policy(service, spec, findings);
     if findings.has_refusal() {
         return None;
     }
-    note_unsupported(spec, type_, findings);
-    if !spec.load_balancer_source_ranges.iter().flatten().all(String::is_empty) {
-        // Serving these addresses to everybody would be worse than not serving them.
-        ours.load_balancer_ips.clear();
-        findings.refuse(
-            "spec.loadBalancerSourceRanges",
-            "not supported yet: the load balancer addresses stay closed, the cluster IP works",
-        );
-    } else if ours.cluster_ips.is_empty() && ours.load_balancer_ips.is_empty() {
+    let addresses = [&ours.cluster_ips, &ours.load_balancer_ips, &ours.external_ips];
+    let has_node_port = ours.ports.iter().any(|it| it.node_port.is_some());
+    if addresses.iter().all(|it| it.is_empty()) && !has_node_port {
         let reason =
             "no address: set spec.clusterIP, or status.loadBalancer.ingress of a LoadBalancer";
         findings.push("spec.clusterIP".into(), reason.into(), Severity::Ignored);
@@ -104,7 +107,47 @@ fn read_load_balancer_ips(service: &core::Service, findings: &mut Findings) -> V
     addresses
 }
 
-fn read_service_ports(spec: &core::ServiceSpec, findings: &mut Findings) -> Vec<ServicePort> {
+fn read_external_ips(spec: &core::ServiceSpec, findings: &mut Findings) -> Vec<IpAddr> {
+    let given = spec.external_ips.iter().flatten().enumerate();
+    given
+        .filter_map(|(i, it)| read_address(&format!("spec.externalIPs[{i}]"), it, findings))
+        .collect()
+}
+
+/// Kubernetes' default for a service that says nothing is one family; without an address to tell
+/// it from, that is IPv4.
+fn read_node_port_families(
+    spec: &core::ServiceSpec,
+    cluster_ips: &[IpAddr],
+    findings: &mut Findings,
+) -> Vec<Family> {
+    let mut families: Vec<Family> = Vec::new();
+    for (i, it) in spec.ip_families.iter().flatten().enumerate() {
+        match it.as_str() {
+            "IPv4" => families.push(Family::V4),
+            "IPv6" => families.push(Family::V6),
+            other => {
+                let reason = format_args!("unknown family {other:?}: give IPv4 or IPv6");
+                findings.refuse(format!("spec.ipFamilies[{i}]"), reason);
+            }
+        }
+    }
+    if families.is_empty() {
+        families.extend(cluster_ips.iter().map(|it| Family::of(*it)));
+    }
+    if families.is_empty() {
+        families.push(Family::V4);
+    }
+    families.sort();
+    families.dedup();
+    families
+}
+
+fn read_service_ports(
+    spec: &core::ServiceSpec,
+    type_: &str,
+    findings: &mut Findings,
+) -> Vec<ServicePort> {
     let given = spec.ports.as_deref().unwrap_or_default();
     if given.is_empty() {
         findings.refuse("spec.ports", "a service with an address needs at least one port");
@@ -112,11 +155,13 @@ fn read_service_ports(spec: &core::ServiceSpec, findings: &mut Findings) -> Vec<
     let mut ports = Vec::new();
     let mut names = BTreeSet::new();
     let mut numbers = BTreeSet::new();
+    let mut node_ports = BTreeSet::new();
     for (i, it) in given.iter().enumerate() {
         let path = format!("spec.ports[{i}]");
         let l4_port = read_port(&format!("{path}.port"), it.port, findings);
         let protocol = read_protocol(&path, it.protocol.as_deref(), findings);
         let target = read_target(&path, it.target_port.as_ref(), it.port, findings);
+        let node_port = read_node_port(&path, it.node_port, type_, findings);
         let name = it.name.clone().unwrap_or_default();
         if name.is_empty() && given.len() > 1 {
             findings.refuse(format!("{path}.name"), "needed where a service has several ports");
@@ -130,7 +175,14 @@ fn read_service_ports(spec: &core::ServiceSpec, findings: &mut Findings) -> Vec<
             let protocol = weir_api::object::protocol_name(protocol);
             findings.refuse(format!("{path}.port"), format_args!("{l4_port}/{protocol} twice"));
         }
-        ports.push(ServicePort { name, l4_port, protocol, target });
+        if let Some(node_port) = node_port
+            && !node_ports.insert((node_port, protocol))
+        {
+            let protocol = weir_api::object::protocol_name(protocol);
+            let reason = format_args!("{node_port}/{protocol} twice");
+            findings.refuse(format!("{path}.nodePort"), reason);
+        }
+        ports.push(ServicePort { name, l4_port, protocol, target, node_port });
     }
     ports
 }
@@ -156,27 +208,26 @@ fn read_target(
     }
 }
 
-fn note_unsupported(spec: &core::ServiceSpec, type_: &str, findings: &mut Findings) {
-    if type_ == "NodePort" {
-        findings.ignore("spec.type", "NodePort is");
-    } else if spec.ports.iter().flatten().any(|it| it.node_port.is_some_and(|it| it != 0)) {
-        findings.ignore("spec.ports", "nodePort is");
-    }
-    let list_is_set = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
-    if list_is_set(&spec.external_ips) {
-        findings.ignore("spec.externalIPs", "externalIPs are");
-    }
-    let value_is = |field: &Option<String>, value| field.as_deref() == Some(value);
-    if value_is(&spec.session_affinity, "ClientIP") {
-        findings.ignore("spec.sessionAffinity", "sessionAffinity is");
-    }
-    if value_is(&spec.external_traffic_policy, "Local") {
-        findings.ignore("spec.externalTrafficPolicy", "externalTrafficPolicy Local is");
-    }
-    if value_is(&spec.internal_traffic_policy, "Local") {
-        findings.ignore("spec.internalTrafficPolicy", "internalTrafficPolicy Local is");
-    }
-    if spec.traffic_distribution.is_some() {
-        findings.ignore("spec.trafficDistribution", "trafficDistribution is");
+/// Given by the API server; manifests that it has not seen have to name one.
+fn read_node_port(
+    path: &str,
+    number: Option<i32>,
+    type_: &str,
+    findings: &mut Findings,
+) -> Option<u16> {
+    let path = format!("{path}.nodePort");
+    match (number.filter(|it| *it != 0), type_) {
+        (None, "NodePort") => {
+            let reason = "none given: this port is not open on nodes";
+            findings.push(path, reason.into(), Severity::Ignored);
+            None
+        }
+        (None, _) => None,
+        (Some(number), "NodePort" | "LoadBalancer") => read_port(&path, number, findings),
+        (Some(_), _) => {
+            let reason = format!("has no effect with type {type_}: it is for type NodePort");
+            findings.push(path, reason, Severity::Ignored);
+            None
+        }
     }
 }

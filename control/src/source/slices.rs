@@ -6,7 +6,7 @@ use weir_api::v1::BackendState;
 
 use super::fields::{Findings, read_address, read_port, read_protocol};
 use crate::model::{
-    EndpointSlice, Name, Origin, SliceEndpoint, SlicePort, WEIGHT_DEFAULT, backend_state,
+    EndpointSlice, Hints, Name, Origin, SliceEndpoint, SlicePort, WEIGHT_DEFAULT, backend_state,
 };
 
 /// Names the service of a slice.
@@ -111,5 +111,17 @@ fn read_endpoint(
     let is_ready = conditions.and_then(|it| it.ready).unwrap_or(true);
     let is_serving = conditions.and_then(|it| it.serving).unwrap_or(is_ready);
     let is_terminating = conditions.and_then(|it| it.terminating).unwrap_or(false);
-    Some(SliceEndpoint { address, state: backend_state(is_ready, is_serving, is_terminating) })
+    let hints = endpoint.hints.as_ref();
+    let zones = hints.iter().flat_map(|it| it.for_zones.iter().flatten());
+    let nodes = hints.iter().flat_map(|it| it.for_nodes.iter().flatten());
+    Some(SliceEndpoint {
+        address,
+        state: backend_state(is_ready, is_serving, is_terminating),
+        node: endpoint.node_name.clone().filter(|it| !it.is_empty()),
+        zone: endpoint.zone.clone().filter(|it| !it.is_empty()),
+        hints: Hints {
+            zones: zones.map(|it| it.name.clone()).collect(),
+            nodes: nodes.map(|it| it.name.clone()).collect(),
+        },
+    })
 }

@@ -1,6 +1,8 @@
 //! A dataplane that only keeps what it is told, and an agent's loop around a source made of text.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod process;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -230,7 +232,7 @@ impl Agent {
         let settings = NodeSettings {
             name: "n1".into(),
             addresses: vec!["192.0.2.1".parse().unwrap()],
-            service_ranges: Vec::new(),
+            ..NodeSettings::default()
         };
         let core = Core::new(Desired::new(settings), endpoints, socket.clone(), Clock::start());
         let inputs =

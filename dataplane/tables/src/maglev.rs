@@ -81,13 +81,15 @@ pub struct MaglevTable {
     slots: Box<[u16]>,
 }
 
-/// Where a backend is in its walk over the table.
+/// A slot that nobody has taken; also one more backend than a set can have.
+const FREE: u16 = u16::MAX;
+
+/// Where a backend is in its walk over the table: from slot `next`, `skip` slots at a time.
 struct Walk {
     backend: u16,
-    weight: u64,
-    next: u64,
-    skip: u64,
-    counter: f64,
+    weight: u16,
+    next: u32,
+    skip: u32,
 }
 
 impl MaglevTable {
@@ -102,7 +104,7 @@ impl MaglevTable {
             return MaglevTable { slots: Box::default() };
         }
         let mut walks = start_walks(backends, chosen, protocol, params);
-        MaglevTable { slots: fill(&mut walks, params.table_size as usize) }
+        MaglevTable { slots: fill(&mut walks, params.table_size) }
     }
 
     /// The backend index for a flow's hash; `None` in an empty table.
@@ -131,18 +133,15 @@ fn start_walks(
         .map(|&index| (identity(&backends[usize::from(index)], protocol), index))
         .collect();
     named.sort_unstable();
-    let count = named.len() as f64;
     named
         .into_iter()
         .map(|(name, backend)| {
             let (h1, h2) = murmur3_x64_128(name.as_bytes(), params.seed_murmur());
-            let weight = u64::from(backends[usize::from(backend)].weight);
             Walk {
                 backend,
-                weight,
-                next: h1 % size,
-                skip: h2 % (size - 1) + 1,
-                counter: weight as f64 / count,
+                weight: backends[usize::from(backend)].weight,
+                next: (h1 % size) as u32,
+                skip: (h2 % (size - 1) + 1) as u32,
             }
         })
         .collect()
@@ -154,28 +153,88 @@ fn identity(backend: &Backend, protocol: u8) -> String {
     format!("[{}/{protocol},State:active]", backend.addr)
 }
 
-/// Gives each slot to a backend, in turns; a heavier backend gets more turns.
-fn fill(walks: &mut [Walk], size: usize) -> Box<[u16]> {
-    const FREE: u16 = u16::MAX;
-    let count = walks.len();
-    let sum: u64 = walks.iter().map(|walk| walk.weight).sum();
-    let weighted = sum / count as u64 > 1;
-    let mut slots = vec![FREE; size].into_boxed_slice();
-    for turn in 0..size {
-        let mut at = turn % count;
-        if weighted {
-            while (turn as u64 + 1) * walks[at].weight < walks[at].counter as u64 {
-                at = (at + 1) % count;
-            }
-            walks[at].counter += sum as f64;
-        }
-        let walk = &mut walks[at];
-        while slots[walk.next as usize] != FREE {
-            walk.next = (walk.next + walk.skip) % size as u64;
-        }
+/// Gives each slot to a backend, in turns.
+fn fill(walks: &mut [Walk], size: u32) -> Box<[u16]> {
+    if let [only] = walks {
+        return vec![only.backend; size as usize].into_boxed_slice();
+    }
+    let mut turns = Turns::new(walks);
+    let mut slots = vec![FREE; size as usize].into_boxed_slice();
+    for _ in 0..size {
+        let walk = &mut walks[turns.next()];
+        walk.go_to_free_slot(&slots, size);
         slots[walk.next as usize] = walk.backend;
     }
     slots
+}
+
+impl Walk {
+    /// Goes on to the first free slot from `next` on. Several steps are looked at together: where
+    /// the walk ends cannot be foreseen, and each wrong guess of the processor costs more than
+    /// the steps.
+    fn go_to_free_slot(&mut self, slots: &[u16], size: u32) {
+        const TOGETHER: usize = 4;
+        loop {
+            let mut met = [0; TOGETHER];
+            let mut free = 0;
+            for (nth, slot) in met.iter_mut().enumerate() {
+                *slot = self.next;
+                free |= u32::from(slots[self.next as usize] == FREE) << nth;
+                let ahead = self.next + self.skip;
+                self.next = ahead.min(ahead.wrapping_sub(size));
+            }
+            if free != 0 {
+                self.next = met[free.trailing_zeros() as usize % TOGETHER];
+                return;
+            }
+        }
+    }
+}
+
+/// Whose turn it is. One after another; where weights differ, a heavier backend more often.
+struct Turns {
+    count: usize,
+    /// The backend that is next in line, and how many turns there were.
+    next: usize,
+    taken: u64,
+    /// Weight and counter of each backend; empty where all are alike.
+    weights: Vec<(u64, u64)>,
+    sum: u64,
+}
+
+impl Turns {
+    fn new(walks: &[Walk]) -> Turns {
+        let count = walks.len();
+        let sum: u64 = walks.iter().map(|walk| u64::from(walk.weight)).sum();
+        // Equal weights give the same turns as none at all.
+        let are_equal = walks.iter().all(|walk| walk.weight == walks[0].weight);
+        let weights = if are_equal || sum / count as u64 <= 1 {
+            Vec::new()
+        } else {
+            // The reference counts in floating point and cuts the fraction off to compare.
+            let weights = walks.iter().map(|walk| u64::from(walk.weight));
+            weights.map(|weight| (weight, weight / count as u64)).collect()
+        };
+        Turns { count, next: 0, taken: 0, weights, sum }
+    }
+
+    fn next(&mut self) -> usize {
+        let mut at = self.next;
+        self.next = self.after(at);
+        self.taken += 1;
+        if self.weights.is_empty() {
+            return at;
+        }
+        while self.taken * self.weights[at].0 < self.weights[at].1 {
+            at = self.after(at);
+        }
+        self.weights[at].1 += self.sum;
+        at
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.count { 0 } else { at + 1 }
+    }
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ fn the_backends_node_answers_as_the_service() {
 }
 
 /// Turns what this node sent to `remote` on another node into what that node sends to `green` here.
-fn readdress(frame: &mut Vec<u8>, dispatch: DsrDispatch, family: u8) {
+fn readdress(frame: &mut [u8], dispatch: DsrDispatch, family: u8) {
     use weir_packet::{FlowKey, Translation};
     let set = |frame: &mut [u8], to: &dyn Fn(FlowKey) -> FlowKey| {
         let Ok(Parsed::Ip(packet)) = parse(frame) else { panic!("an IP packet") };

@@ -77,8 +77,8 @@ fn pods_leave_the_cluster_with_the_nodes_address() {
             "blue: udp client:53 > blue:4000 ttl 63",
         );
         // Pings by their identifier, which is the port of an echo.
-        let ping = format!("blue: ping blue > client id 7");
-        let id = s.forwards_from(&ping, "out: ping host > client id * ttl 63");
+        let ping = "blue: ping blue > client id 7";
+        let id = s.forwards_from(ping, "out: ping host > client id * ttl 63");
         assert!(id >= 49152);
         s.forwards(
             &format!("out: pong client > host id {id}"),

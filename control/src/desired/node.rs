@@ -1,0 +1,47 @@
+//! The configuration of this node's dataplane.
+
+use std::collections::BTreeSet;
+
+use weir_api::convert::address_bytes;
+use weir_api::v1::NodeConfig;
+
+use super::Desired;
+use crate::model::Cidr;
+
+impl Desired {
+    pub(super) fn compile_node(&self) -> NodeConfig {
+        let settings = &self.settings;
+        let own = self.nodes.get(&settings.name);
+        let mut addresses = settings.addresses.clone();
+        for address in own.iter().flat_map(|node| &node.addresses) {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        let mut cluster_ranges: BTreeSet<Cidr> = settings.cluster_ranges.iter().copied().collect();
+        cluster_ranges.extend(self.nodes.values().flat_map(|it| &it.pod_ranges));
+        // Where nothing says what addresses pods have, every destination looks as if it were
+        // outside.
+        let is_known = !cluster_ranges.is_empty();
+        cluster_ranges.extend(addresses.iter().map(|it| Cidr::of_host(*it)));
+        let of_nodes = self.nodes.values().flat_map(|it| &it.addresses);
+        cluster_ranges.extend(of_nodes.map(|it| Cidr::of_host(*it)));
+        let write = |ranges: &[Cidr]| ranges.iter().map(|it| it.to_prefix()).collect();
+        let (snat, node_ports) = (settings.snat_ports, settings.node_ports);
+        NodeConfig {
+            name: settings.name.clone(),
+            addresses: addresses.into_iter().map(address_bytes).collect(),
+            maglev_table_size: settings.maglev_table_size,
+            maglev_seed: settings.maglev_seed.clone(),
+            service_ranges: write(&settings.service_ranges),
+            cluster_ranges: cluster_ranges.into_iter().map(Cidr::to_prefix).collect(),
+            masquerade: is_known && !settings.is_masquerade_off,
+            masquerade_exclusions: write(&settings.masquerade_exclusions),
+            dsr_dispatch: settings.dsr_dispatch.into(),
+            snat_port_min: snat.map_or(0, |it| u32::from(it.min)),
+            snat_port_max: snat.map_or(0, |it| u32::from(it.max)),
+            node_port_min: node_ports.map_or(0, |it| u32::from(it.min)),
+            node_port_max: node_ports.map_or(0, |it| u32::from(it.max)),
+        }
+    }
+}
