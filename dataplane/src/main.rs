@@ -58,16 +58,40 @@ struct Flags {
     /// Flow entries per worker; a connection takes two.
     #[arg(long, default_value_t = 524_288, value_parser = clap::value_parser!(u32).range(16..))]
     flows_max: u32,
+    /// Seconds without a packet after which an established TCP connection is forgotten.
+    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(30..=86_400))]
+    tcp_timeout: u32,
+    /// The same for a connection that nobody has answered.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(30..=86_400))]
+    tcp_syn_timeout: u32,
+    /// The same for a connection that both sides have closed, or one has reset.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    tcp_closed_timeout: u32,
+    /// The same for UDP, pings and the rest.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(30..=86_400))]
+    udp_timeout: u32,
     /// Packet buffers per worker, 2048 bytes each.
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1024..))]
     frames: u32,
     /// Largest IP packet on the trunks, in bytes.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=1778))]
     mtu: u32,
-    /// Remove everything that a dataplane left in the kernel (programs, maps, links, routes), and
-    /// end.
+    /// Remove everything that a dataplane left in the kernel (programs, maps, links, routes,
+    /// rules), restore the sysctls of the host's own ports, and end.
     #[arg(long)]
     remove: bool,
+}
+
+impl Flags {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            tcp_established_ms: self.tcp_timeout * 1000,
+            tcp_syn_ms: self.tcp_syn_timeout * 1000,
+            tcp_closing_ms: self.tcp_closed_timeout * 1000,
+            any_ms: self.udp_timeout * 1000,
+            ..Timeouts::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -88,7 +112,7 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if flags.remove {
-            return Ok(kernel::remove_all(&flags.pin_dir).await?);
+            return Ok(kernel::remove_all(&flags.pin_dir, &flags.run_dir).await?);
         }
         run(flags).await
     })
@@ -98,6 +122,7 @@ async fn run(flags: Flags) -> Result<()> {
     let paths = Paths { run_dir: flags.run_dir.clone(), state_dir: flags.state_dir.clone() };
     std::fs::create_dir_all(&flags.run_dir).with_context(|| flags.run_dir.display().to_string())?;
     let _lock = lock(&flags.run_dir)?;
+    let timeouts = flags.timeouts();
     let options = NodeOptions {
         run_dir: flags.run_dir,
         state_dir: flags.state_dir,
@@ -112,6 +137,7 @@ async fn run(flags: Flags) -> Result<()> {
         },
         metrics_address: flags.metrics_address,
         flows_max: flags.flows_max,
+        timeouts,
         frames: flags.frames,
         mtu: flags.mtu,
     };
@@ -151,7 +177,7 @@ async fn answer(
     mut news: watch::Receiver<Arc<KernelState>>,
 ) -> Result<()> {
     let shared = Arc::clone(&node.shared);
-    let server = grpc(&shared, paths, commands)?;
+    let server = grpc(&shared, paths, commands, options.timeouts)?;
     tokio::pin!(server);
     if let Some(address) = options.metrics_address {
         serve_metrics(address, &shared, &options.pin_dir)?;
@@ -190,9 +216,10 @@ fn grpc(
     shared: &Arc<Shared>,
     paths: &Paths,
     commands: &mpsc::Sender<Command>,
+    timeouts: Timeouts,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>> {
     let sync = SyncService { commands: commands.clone(), shared: Arc::clone(shared) };
-    let observe = ObserveService { shared: Arc::clone(shared), timeouts: Timeouts::default() };
+    let observe = ObserveService { shared: Arc::clone(shared), timeouts };
     let path = paths.dataplane_socket();
     let socket = weir_api::socket::bind(&path, weir_api::socket::MODE_OWNER)?;
     let sync = DataplaneServer::new(sync).max_decoding_message_size(MESSAGE_BYTES_MAX);

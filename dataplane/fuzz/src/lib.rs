@@ -10,6 +10,7 @@
 mod common;
 mod state;
 
+use weir_packet::Addr;
 use weir_packet::reply::{
     IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
 };
@@ -17,9 +18,11 @@ use weir_packet::{
     Packet, Parsed, Translation, checksum, clamp_mss, decrement_ttl, dsr, nd, parse, parse_quote,
 };
 use weir_tables::BackendState::{Active, Maintenance, Terminating};
-use weir_tables::{ObjectRef, PortId};
+use weir_tables::{
+    DsrDispatch, Forwarding, Frontend, Object, ObjectRef, PortId, Prefix, SnatPorts,
+};
 
-use common::node::{PODS, SERVICES, backend_sets, frontends, network, pod, pod_name};
+use common::node::{PODS, SERVICES, addr, backend_sets, frontends, network, pod, pod_name};
 use common::world::{Layout, World};
 pub use state::state_protocol;
 
@@ -152,11 +155,42 @@ fn completed(frame: &[u8], value: u8) -> Vec<u8> {
     frame
 }
 
+/// What a node can be told about itself.
+fn configuration(world: &World, value: u8, more: u8) -> Object {
+    let mut node = world.tables.node().clone();
+    node.masquerade = value & 1 != 0;
+    let prefix = |name, length| Prefix::new(addr(name, 4), length).expect("not too long");
+    node.cluster_ranges = if value & 2 != 0 { vec![prefix("router", 24)] } else { Vec::new() };
+    node.dsr_dispatch =
+        [DsrDispatch::Geneve, DsrDispatch::Ipip, DsrDispatch::Option][usize::from(value >> 2) % 3];
+    node.snat_ports = SnatPorts { min: 49152, max: 49152 + u16::from(more) };
+    Object::Node(node)
+}
+
+/// A frontend with more to it than addresses.
+fn special(mut row: Frontend, value: u8) -> Object {
+    row.affinity_s = u32::from(value >> 6);
+    row.forwarding = if value & 1 != 0 { Forwarding::Dsr } else { Forwarding::Snat };
+    row.source_ranges.is_deny = value & 2 != 0;
+    if value & 4 != 0 {
+        row.source_ranges.ranges.push(Prefix::of_addr(addr("client", 4)));
+    }
+    if value & 8 != 0 {
+        row.key.addr = Addr::unspecified(row.key.addr.is_v4());
+    }
+    if value & 16 != 0 {
+        row.external_backend_set = Some(row.backend_set.replace(":53", ":80"));
+    }
+    Object::Frontend(row)
+}
+
 /// One change of the tables.
 fn change(world: &mut World, kind: u8, value: u8, more: u8) {
     let (name, port) = PODS[usize::from(value) % PODS.len()];
     let (service, _) = SERVICES[usize::from(more) % SERVICES.len()];
-    match kind % 8 {
+    match kind % 10 {
+        8 => world.upsert([configuration(world, value, more)]),
+        9 => world.upsert(frontends(service).into_iter().map(|row| special(row, value))),
         0 => world.delete(&ObjectRef::Endpoint(pod_name(name, world.layout.salt))),
         1 => world.upsert([pod(name, world.layout.salt, PortId(port))]),
         2 => {
@@ -168,11 +202,21 @@ fn change(world: &mut World, kind: u8, value: u8, more: u8) {
         3 => world.upsert(frontends(service).into_iter().map(weir_tables::Object::Frontend)),
         4 | 5 => {
             let states = [Active, Terminating, Maintenance];
-            let rows: Vec<_> = (0..PODS.len())
-                .filter(|at| value >> at & 1 != 0)
-                .map(|at| (PODS[at].0, states[usize::from(more >> 4) % 3]))
+            let places = PODS.iter().map(|pod| pod.0).chain(["remote", "host", "docker", "near"]);
+            let rows: Vec<_> = places
+                .enumerate()
+                .filter(|(at, _)| value >> at & 1 != 0)
+                .map(|(_, name)| (name, states[usize::from(more >> 4) % 3]))
                 .collect();
-            world.upsert(backend_sets(service, &rows));
+            let mut sets = backend_sets(service, &rows);
+            for set in &mut sets {
+                let Object::BackendSet { backends, .. } = set else { continue };
+                for backend in backends {
+                    let family = backend.addr.addr.family();
+                    backend.node = (more & 1 != 0).then(|| addr("router", family));
+                }
+            }
+            world.upsert(sets);
         }
         6 => {
             let mut network = network();

@@ -18,9 +18,12 @@ mod tc;
 mod xdp;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use aya::{Ebpf, EbpfLoader};
-use weir_xdp_redirect::{GLOBAL_SLOT_BASE, OBJECT, Settings, trunk_slot, uplink_slot_base};
+use weir_xdp_redirect::{
+    GLOBAL_SLOT_BASE, OBJECT, Settings, XSK_SLOTS, trunk_slot, uplink_slot_base,
+};
 
 pub use error::AttachError;
 pub use interface::Interface;
@@ -33,6 +36,8 @@ use links::{Links, Role};
 /// The programs of this node. Dropping it detaches nothing.
 pub struct Programs {
     pin_dir: PathBuf,
+    /// Attaching an uplink changes nothing else here.
+    loader: Mutex<Loader>,
     links: Links,
     hook: TcHook,
     /// The tc programs; they are the same for every interface.
@@ -62,13 +67,14 @@ impl Programs {
         bpffs::prepare(pin_dir)?;
         let links = Links::open(pin_dir)?;
         links.prune()?;
-        let tc = load_object(pin_dir, 0)?;
+        let mut loader = Loader::new(pin_dir);
+        let tc = loader.load(0)?;
         // Settings of zeros would make every heartbeat stale.
         let mut maps = Maps::open(pin_dir)?;
         if maps.settings()?.heartbeat_timeout_ns == 0 {
             maps.set_settings(Settings::DEFAULT)?;
         }
-        Ok(Self { pin_dir: pin_dir.into(), links, hook, tc })
+        Ok(Self { pin_dir: pin_dir.into(), loader: Mutex::new(loader), links, hook, tc })
     }
 
     /// The pinned maps, by handles of their own.
@@ -86,7 +92,7 @@ impl Programs {
     ) -> Result<UplinkAttachment, AttachError> {
         let slot_base = uplink_slot_base(uplink)
             .ok_or_else(|| AttachError::NoSlot { device: device.clone(), number: uplink })?;
-        let mut object = load_object(&self.pin_dir, slot_base)?;
+        let mut object = self.load(slot_base)?;
         xdp::attach_uplink(&mut object, &self.links, device)
     }
 
@@ -100,7 +106,7 @@ impl Programs {
     ) -> Result<(), AttachError> {
         let slot = trunk_slot(worker)
             .ok_or_else(|| AttachError::NoSlot { device: inner.clone(), number: worker })?;
-        let mut object = load_object(&self.pin_dir, slot)?;
+        let mut object = self.load(slot)?;
         xdp::attach_trunk_in(&mut object, &self.links, inner)?;
         tc::attach(&mut self.tc, &self.links, self.hook, Role::TrunkOut, outer)
     }
@@ -112,6 +118,10 @@ impl Programs {
             tc::attach(&mut self.tc, &self.links, self.hook, Role::PortOut, outer)?;
         }
         tc::attach(&mut self.tc, &self.links, self.hook, Role::PortIn, outer)
+    }
+
+    fn load(&self, slot_base: u32) -> Result<Ebpf, AttachError> {
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(slot_base)
     }
 
     /// Leaves an interface to the kernel, as a port, a trunk or an uplink. It may be gone already.
@@ -131,12 +141,38 @@ pub fn remove_all(pin_dir: &Path) -> Result<(), AttachError> {
     bpffs::clear(pin_dir)
 }
 
-/// Parses the object, with the pinned maps and the slot of receive queue 0 for its XDP programs.
-fn load_object(pin_dir: &Path, slot_base: u32) -> Result<Ebpf, AttachError> {
-    EbpfLoader::new()
-        .btf(None) // no CO-RE relocations: parsing the kernel's types would cost milliseconds
-        .default_map_pin_directory(bpffs::maps_dir(pin_dir))
-        .override_global(GLOBAL_SLOT_BASE, &slot_base, true)
-        .load(OBJECT)
-        .map_err(|source| AttachError::Load { pin_dir: pin_dir.into(), source: Box::new(source) })
+/// Loads the object, once for each slot base. There is one of it, because making aya's loader
+/// reads and parses all types of the kernel: 20 ms, whether they are wanted or not.
+struct Loader {
+    pin_dir: PathBuf,
+    aya: EbpfLoader<'static>,
+}
+
+impl Loader {
+    fn new(pin_dir: &Path) -> Self {
+        let mut aya = EbpfLoader::new();
+        aya.btf(None) // no CO-RE relocations
+            .default_map_pin_directory(bpffs::maps_dir(pin_dir));
+        Self { pin_dir: pin_dir.into(), aya }
+    }
+
+    /// The object with the pinned maps, and the slot of receive queue 0 for its XDP programs.
+    fn load(&mut self, slot_base: u32) -> Result<Ebpf, AttachError> {
+        // The loader keeps a reference.
+        static SLOT_BASES: [u32; XSK_SLOTS as usize] = count_up();
+        let slot_base = &SLOT_BASES[slot_base as usize];
+        self.aya.override_global(GLOBAL_SLOT_BASE, slot_base, true).load(OBJECT).map_err(|source| {
+            AttachError::Load { pin_dir: self.pin_dir.clone(), source: Box::new(source) }
+        })
+    }
+}
+
+const fn count_up<const N: usize>() -> [u32; N] {
+    let mut numbers = [0; N];
+    let mut at = 0;
+    while at < N {
+        numbers[at] = at as u32;
+        at += 1;
+    }
+    numbers
 }

@@ -10,8 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weir_xdp_redirect::Settings;
 
 use super::route::{self, Prefix, RouteSpec};
+use super::state::MAIN_TABLE;
 use super::{
-    Error, GATEWAY_IPV4, GATEWAY_IPV6, Link, Netlink, SysctlChange, address, link, offload, sysctl,
+    Error, GATEWAY_IPV4, GATEWAY_IPV6, HOST_PEER_IPV4, HOST_PEER_IPV6, Link, Netlink, SysctlChange,
+    address, link, offload, sysctl,
 };
 
 /// Name of the host's end.
@@ -67,7 +69,8 @@ pub struct HostPort {
 }
 
 impl Netlink {
-    /// Makes or adopts the host port: link, addresses, the gateway as permanent neighbour, sysctls.
+    /// Makes or adopts the host port: link, addresses, gateway and peer as permanent neighbours,
+    /// sysctls. The routes to the peer are [`Netlink::set_host_peer`]'s.
     ///
     /// # Errors
     /// What the kernel refused, by object.
@@ -83,14 +86,14 @@ impl Netlink {
         let host = link::require(&self.handle, HOST_NAME).await?;
         let has_ipv6 = sysctl::read("net/ipv6/conf/all/forwarding")?.is_some();
         let mut own: Vec<IpAddr> = vec![config.ipv4.into()];
-        let mut gateways: Vec<IpAddr> = vec![GATEWAY_IPV4.into()];
+        let mut beyond: Vec<IpAddr> = vec![GATEWAY_IPV4.into(), HOST_PEER_IPV4.into()];
         if has_ipv6 {
             own.push(config.ipv6.into());
-            gateways.push(GATEWAY_IPV6.into());
+            beyond.extend([IpAddr::from(GATEWAY_IPV6), HOST_PEER_IPV6.into()]);
         }
         address::set(&self.handle, &host, &own).await?;
-        for gateway in gateways {
-            address::ensure_neighbour(&self.handle, &host, gateway, config.gateway_mac).await?;
+        for neighbour in beyond {
+            address::ensure_neighbour(&self.handle, &host, neighbour, config.gateway_mac).await?;
         }
         let is_strict_rp_filter =
             sysctl::read("net/ipv4/conf/all/rp_filter")?.as_deref() == Some("1");
@@ -130,18 +133,11 @@ impl Netlink {
                 Err(error) => first_error = first_error.and(Err(error)),
             }
         }
-        // New routes first: a range that grows is never without one.
-        for spec in &wanted {
-            first_error = first_error.and(route::ensure(&self.handle, spec).await);
-        }
-        for message in route::own_routes(&self.handle).await? {
-            let Some(spec) = RouteSpec::from_message(&message) else { continue };
-            let is_service = spec.ifindex == Some(port.host.ifindex) || spec.ifindex.is_none();
-            if is_service && !wanted.contains(&spec) {
-                first_error = first_error.and(route::delete(&self.handle, message).await);
-            }
-        }
-        first_error
+        let is_service = |spec: &RouteSpec| {
+            let is_through = spec.ifindex == Some(port.host.ifindex) && spec.gateway.is_some();
+            spec.table == MAIN_TABLE && (is_through || spec.ifindex.is_none())
+        };
+        first_error.and(route::set(&self.handle, &wanted, is_service).await)
     }
 }
 
@@ -159,6 +155,7 @@ fn service_routes(
     let same_family = |address: &&IpAddr| address.is_ipv4() == range.address.is_ipv4();
     let gateway = if own.is_ipv4() { GATEWAY_IPV4.into() } else { GATEWAY_IPV6.into() };
     let through = RouteSpec {
+        table: MAIN_TABLE,
         destination: range,
         ifindex: Some(port.host.ifindex),
         gateway: Some(gateway),
@@ -166,6 +163,7 @@ fn service_routes(
         metric: if own.is_ipv4() { 0 } else { route::IPV6_DEFAULT_METRIC },
     };
     let behind = RouteSpec {
+        table: MAIN_TABLE,
         destination: range,
         ifindex: None,
         gateway: None,

@@ -1,8 +1,10 @@
 //! What the dataplane asks of the kernel: trunks, the host's port, routes of pods, and news.
 //!
-//! Reading order: [`trunk`] (a veth pair per worker), [`host_port`] (`weir0`), [`pod_route`] (what
-//! the kernel needs to reach a pod), then [`watch`] (links, routes and neighbours as they change,
-//! kept in [`state`]), [`next_hop`] (where a packet goes) and [`neighbour`] (keeping MACs known).
+//! Reading order: [`trunk`] (a veth pair per worker), [`host_port`] (`weir0`), [`host_path`] (the
+//! host's own packets to its NodePorts, its answers as a backend), [`port_ranges`] (the host's own
+//! sockets stay off our L4 ports), [`pod_route`] (what the kernel needs to reach a pod), then
+//! [`watch`] (links, routes and neighbours as they change, kept in [`state`]), [`next_hop`] (where
+//! a packet goes) and [`neighbour`] (keeping MACs known).
 //!
 //! Everything is asynchronous, belongs to the control thread, and never runs on a worker. All calls
 //! are idempotent: what exists in the right shape is adopted, so a restart disturbs nothing. A
@@ -10,13 +12,16 @@
 
 mod address;
 mod error;
+pub mod host_path;
 pub mod host_port;
 mod link;
 pub mod neighbour;
 pub mod next_hop;
 mod offload;
 pub mod pod_route;
+pub mod port_ranges;
 mod route;
+mod rule;
 pub mod state;
 mod sysctl;
 pub mod trunk;
@@ -30,7 +35,9 @@ pub use error::Error;
 pub use host_port::{HostPort, HostPortConfig};
 pub use link::Link;
 pub use next_hop::{NextHop, next_hop, next_hop_in};
+pub use port_ranges::PortRange;
 pub use route::Prefix;
+pub use rule::PortRule;
 pub use state::KernelState;
 pub use sysctl::SysctlChange;
 pub use trunk::{Trunk, TrunkConfig};
@@ -40,6 +47,12 @@ pub use watch::{KernelWatch, WatchConfig};
 pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The pods' and the host's gateway; it exists only in neighbour tables.
 pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The client that a hostNetwork backend sees in place of the real one, so that the host's answers
+/// come into `weir0`. It exists only in the host's routes and neighbour table.
+pub const HOST_PEER_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 2);
+/// The same for IPv6.
+pub const HOST_PEER_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0x6569, 0x7200, 0, 0, 0, 0, 2);
 
 /// Mark of weir's routes and neighbours in the kernel (`proto 119`): an unassigned `RTPROT_*`.
 pub const PROTOCOL: u8 = 119;
@@ -61,12 +74,14 @@ impl Netlink {
         Ok(Self { handle })
     }
 
-    /// Deletes all that this module made: trunks, `weir0`, routes and neighbours marked with
-    /// [`PROTOCOL`]. Sysctls stay as they are: others may rely on them by now.
+    /// Deletes all that this module made: rules for the host's own NodePorts, trunks, `weir0`,
+    /// routes and neighbours marked with [`PROTOCOL`]. Sysctls stay as they are, others may rely on
+    /// them by now; those of [`port_ranges`] have a way back of their own.
     ///
     /// # Errors
     /// The first refusal; what was not reached stays.
     pub async fn remove_all(&self) -> Result<(), Error> {
+        host_path::remove_rules(&self.handle).await?;
         for route in route::own_routes(&self.handle).await? {
             route::delete(&self.handle, route).await?;
         }

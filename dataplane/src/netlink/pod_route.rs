@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::route::{self, Prefix, RouteSpec};
+use super::state::MAIN_TABLE;
 use super::{Error, Netlink, address, host_prefix_len, link, sysctl};
 
 impl Netlink {
@@ -52,6 +53,7 @@ impl Netlink {
 
 fn pod_route(ifindex: u32, pod: IpAddr) -> RouteSpec {
     RouteSpec {
+        table: MAIN_TABLE,
         destination: Prefix { address: pod, len: host_prefix_len(pod) },
         ifindex: Some(ifindex),
         gateway: None,

@@ -1,11 +1,12 @@
-//! weir's own routes in the kernel's main table: compared, added and deleted as plain values.
+//! weir's own routes in the kernel's tables: compared, added and deleted as plain values.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 use rustix::io::Errno;
@@ -62,6 +63,7 @@ impl fmt::Display for Prefix {
 /// A route that weir makes: through an interface, or `unreachable` where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RouteSpec {
+    pub(super) table: u32,
     pub(super) destination: Prefix,
     pub(super) ifindex: Option<u32>,
     pub(super) gateway: Option<IpAddr>,
@@ -73,6 +75,7 @@ impl RouteSpec {
     /// The route of a dumped message of weir's; `None` for a kind weir does not make.
     pub(super) fn from_message(message: &RouteMessage) -> Option<Self> {
         let mut spec = Self {
+            table: message.header.table.into(),
             destination: destination(message)?,
             ifindex: None,
             gateway: None,
@@ -91,6 +94,7 @@ impl RouteSpec {
                 RouteAttribute::Gateway(gateway) => spec.gateway = to_ip(gateway),
                 RouteAttribute::PrefSource(source) => spec.source = to_ip(source),
                 RouteAttribute::Priority(metric) => spec.metric = *metric,
+                RouteAttribute::Table(table) => spec.table = *table,
                 _ => {}
             }
         }
@@ -108,6 +112,13 @@ impl RouteSpec {
                 .build(),
         };
         message.header.protocol = RouteProtocol::Other(PROTOCOL);
+        match u8::try_from(self.table) {
+            Ok(table) => message.header.table = table,
+            Err(_) => {
+                message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+                message.attributes.push(RouteAttribute::Table(self.table));
+            }
+        }
         if !is_unicast {
             message.header.kind = RouteType::Unreachable;
         } else if self.gateway.is_none() {
@@ -137,6 +148,33 @@ impl fmt::Display for RouteSpec {
             None => write!(f, " unreachable metric {}", self.metric),
         }
     }
+}
+
+/// Makes these the only ones of weir's routes that `is_concerned`. New ones first: a destination
+/// whose route changes is never without one. What is there already costs nothing.
+pub(super) async fn set(
+    handle: &Handle,
+    wanted: &BTreeSet<RouteSpec>,
+    is_concerned: impl Fn(&RouteSpec) -> bool,
+) -> Result<(), Error> {
+    let mut first_error = Ok(());
+    let mut own = own_routes(handle).await?;
+    let present: BTreeSet<RouteSpec> = own.iter().filter_map(RouteSpec::from_message).collect();
+    let mut missing = wanted.difference(&present).peekable();
+    if missing.peek().is_some() {
+        for spec in missing {
+            first_error = first_error.and(ensure(handle, spec).await);
+        }
+        // Anew: a route that was just replaced must not be deleted in the shape it had.
+        own = own_routes(handle).await?;
+    }
+    for message in own {
+        let Some(spec) = RouteSpec::from_message(&message) else { continue };
+        if is_concerned(&spec) && !wanted.contains(&spec) {
+            first_error = first_error.and(delete(handle, message).await);
+        }
+    }
+    first_error
 }
 
 /// Adds the route, or replaces the one of the same prefix and metric.
@@ -209,6 +247,7 @@ pub(super) fn to_ip(address: &RouteAddress) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::MAIN_TABLE;
     use super::*;
 
     #[test]
@@ -227,6 +266,7 @@ mod tests {
     fn a_route_survives_the_message() {
         for spec in [
             RouteSpec {
+                table: 700,
                 destination: Prefix::new(IpAddr::from([10, 96, 0, 0]), 16),
                 ifindex: Some(3),
                 gateway: Some(IpAddr::from([169, 254, 1, 1])),
@@ -234,6 +274,7 @@ mod tests {
                 metric: 0,
             },
             RouteSpec {
+                table: MAIN_TABLE,
                 destination: Prefix::new("fd10::".parse().unwrap(), 108),
                 ifindex: None,
                 gateway: None,

@@ -25,7 +25,8 @@ pub(super) fn set(path: &str, value: &str) -> Result<Option<SysctlChange>, Error
         return Ok(None);
     }
     let file = Path::new("/proc/sys").join(path);
-    std::fs::write(&file, value)
+    // An empty value must be written too: nothing written is nothing set.
+    std::fs::write(&file, format!("{value}\n"))
         .map_err(|source| Error::Sysctl { path: file.display().to_string(), source })?;
     tracing::info!(path, old, new = value, "sysctl changed");
     Ok(Some(SysctlChange { path: path.into(), old, new: value.into() }))

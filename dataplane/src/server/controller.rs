@@ -7,13 +7,12 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_api::v1::{self, Rejection, Update};
-use weir_packet::Addr;
-use weir_tables::{Endpoint, NextHop, Object, ObjectRef, Prefix, Tables, WorkerId};
+use weir_tables::{Endpoint, Forwarding, NextHop, Object, ObjectRef, Tables, WorkerId};
 
 use super::convert;
 use super::kernel::Kernel;
 use super::shared::Shared;
-use super::state_file;
+use super::state_file::StateFile;
 use crate::netlink::KernelState;
 
 /// What other tasks ask of the controller.
@@ -24,9 +23,9 @@ pub enum Command {
     Network(Arc<KernelState>),
     /// A worker met a next hop without a MAC.
     Resolve(NextHop),
-    /// Save the state if it has changed since the last time.
+    /// Save what could not be saved before, and shorten the journal if it has become long.
     Save,
-    /// Save it and end.
+    /// Save and end.
     Stop,
 }
 
@@ -46,11 +45,25 @@ pub struct Controller {
     shared: Arc<Shared>,
     /// `None` where there is no kernel to program: tests and fuzzing.
     kernel: Option<Kernel>,
-    state_path: PathBuf,
-    is_dirty: bool,
-    /// What the host's routes into its port were last set to, and whether they may be outdated.
-    host_routes: BTreeSet<Prefix>,
-    is_routing_dirty: bool,
+    saved: StateFile,
+    unsaved: Unsaved,
+}
+
+/// What has changed since the state was last saved.
+#[derive(Default)]
+struct Unsaved {
+    /// Names of objects that came, changed or went, with their wire form.
+    names: BTreeMap<ObjectRef, v1::ObjectRef>,
+    is_any: bool,
+    /// The whole state is to be saved, not only what changed.
+    is_whole: bool,
+}
+
+impl Unsaved {
+    fn add(&mut self, name: &ObjectRef, object: &v1::Object) {
+        let wire = object.reference().expect("an accepted object has a name");
+        self.names.insert(name.clone(), wire);
+    }
 }
 
 impl Controller {
@@ -61,18 +74,13 @@ impl Controller {
         kernel: Option<Kernel>,
         state_path: PathBuf,
     ) -> Controller {
-        let tables = Tables::new(workers);
-        let accepted = BTreeMap::new();
-        let host_routes = BTreeSet::new();
         Controller {
-            tables,
-            accepted,
+            tables: Tables::new(workers),
+            accepted: BTreeMap::new(),
             shared,
             kernel,
-            state_path,
-            is_dirty: false,
-            host_routes,
-            is_routing_dirty: true,
+            saved: StateFile::new(state_path),
+            unsaved: Unsaved::default(),
         }
     }
 
@@ -80,22 +88,22 @@ impl Controller {
     /// process left on disk. Together, because a flow that meets a snapshot without its pod is
     /// forgotten.
     pub async fn start(&mut self, network: &KernelState) {
-        if let Some(kernel) = &self.kernel {
-            self.tables.set_network(kernel.network(network));
-        }
+        self.take_network(network);
         self.restore().await;
+        self.sync_host().await;
         self.publish();
     }
 
     async fn restore(&mut self) {
-        match state_file::load(&self.state_path) {
+        match self.saved.load() {
             Ok(Some(update)) => {
                 let revision = update.revision;
                 let applied = self.apply(update).await;
                 for rejection in &applied.rejected {
                     tracing::warn!(reason = rejection.reason, "an object of the saved state");
                 }
-                self.is_dirty = false;
+                // An object that is refused today is left out of the next base.
+                self.unsaved = Unsaved::default();
                 self.shared.from_disk.store(true, Ordering::Relaxed);
                 self.shared.accepted_revision.store(revision, Ordering::Relaxed);
                 let objects = self.accepted.len();
@@ -120,13 +128,16 @@ impl Controller {
                     // The stream may have ended meanwhile: the update holds all the same.
                     let _ = reply.send(applied);
                 }
-                Command::Network(state) => self.set_network(&state),
+                Command::Network(state) => self.set_network(&state).await,
                 Command::Resolve(hop) => {
                     if let Some(kernel) = &self.kernel {
                         kernel.resolve(hop);
                     }
                 }
-                Command::Save => self.save(),
+                Command::Save => {
+                    self.save();
+                    self.compact();
+                }
                 Command::Stop => break,
             }
         }
@@ -153,17 +164,26 @@ impl Controller {
         if update.resync {
             self.prune_kernel();
         }
-        self.route_host().await;
-        self.is_dirty = true;
+        self.sync_host().await;
+        self.unsaved.is_any = true;
+        self.unsaved.is_whole |= update.resync;
         Applied { rejected, snapshot_revision: self.publish() }
     }
 
     /// Follows the kernel's routes, neighbours and links.
-    pub fn set_network(&mut self, state: &KernelState) {
-        let Some(kernel) = &self.kernel else { return };
-        if self.tables.set_network(kernel.network(state)) {
+    pub async fn set_network(&mut self, state: &KernelState) {
+        if self.take_network(state) {
             self.publish();
         }
+        self.sync_host().await;
+    }
+
+    fn take_network(&mut self, state: &KernelState) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
+        if let Err(error) = kernel.set_network(state) {
+            tracing::warn!(%error, "not all packets to the node's own addresses are served");
+        }
+        self.tables.set_network(kernel.network(state))
     }
 
     fn publish(&mut self) -> u32 {
@@ -197,33 +217,38 @@ impl Controller {
             return Ok(());
         }
         let before = self.accepted.get(&name).cloned();
+        let is_dsr = matches!(&object, Object::Frontend(frontend)
+            if frontend.forwarding == Forwarding::Dsr);
         self.tables.upsert(object).map_err(|error| refuse(error.to_string()))?;
-        self.is_routing_dirty |= matches!(name, ObjectRef::Frontend(_) | ObjectRef::Node);
-        if let Err(reason) = self.program(&name, before.as_ref()).await {
+        if let Err(reason) = self.program(&name, before.as_ref(), is_dsr).await {
             // Nothing half-applied: what the kernel does not carry is not in the tables either.
             self.tables.delete(&name);
-            self.accepted.remove(&name);
+            self.forget(&name);
             return Err(refuse(reason));
         }
+        self.unsaved.add(&name, &wire);
         self.accepted.insert(name, wire);
         Ok(())
+    }
+
+    fn forget(&mut self, name: &ObjectRef) {
+        if let Some(object) = self.accepted.remove(name) {
+            self.unsaved.add(name, &object);
+        }
     }
 
     async fn delete(&mut self, name: &ObjectRef) {
         let endpoint = self.endpoint(name);
         self.tables.delete(name);
-        self.accepted.remove(name);
-        self.is_routing_dirty |= matches!(name, ObjectRef::Frontend(_) | ObjectRef::Node);
+        self.forget(name);
         let Some(kernel) = &mut self.kernel else { return };
         let result = match name {
             ObjectRef::Endpoint(_) => match &endpoint {
                 Some((endpoint, _)) => kernel.remove_endpoint(endpoint).await,
                 None => Ok(()),
             },
-            ObjectRef::Frontend(key) if !self.tables.is_service_addr(&key.addr) => {
-                kernel.set_service_address(key.addr, false)
-            }
-            ObjectRef::Frontend(_) | ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
+            ObjectRef::Frontend(key) => kernel.remove_frontend(key),
+            ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
         };
         if let Err(error) = result {
             tracing::warn!(%error, object = %name, "removed from the tables, not from the kernel");
@@ -235,6 +260,7 @@ impl Controller {
         &mut self,
         name: &ObjectRef,
         before: Option<&v1::Object>,
+        is_dsr: bool,
     ) -> Result<(), String> {
         let endpoint = self.endpoint(name);
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
@@ -246,32 +272,16 @@ impl Controller {
                 let (endpoint, worker) = endpoint.ok_or("the endpoint has just been accepted")?;
                 kernel.add_endpoint(&endpoint, worker).await
             }
-            ObjectRef::Frontend(key) => kernel.set_service_address(key.addr, true),
+            ObjectRef::Frontend(key) => kernel.set_frontend(key, is_dsr),
             ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
         };
         result.map_err(|error| error.to_string())
     }
 
-    /// Routes the host's traffic to services into its port: the node's service ranges, and every
-    /// service address outside of them (those of load balancers).
-    async fn route_host(&mut self) {
-        let Some(kernel) = self.kernel.as_ref().filter(|_| self.is_routing_dirty) else { return };
-        self.is_routing_dirty = false;
-        let ranges = &self.tables.node().service_ranges;
-        let is_outside = |addr: &Addr| !ranges.iter().any(|range| range.contains(addr));
-        let outside = self.tables.service_addrs().filter(|addr| is_outside(addr));
-        let routes: BTreeSet<Prefix> =
-            ranges.iter().copied().chain(outside.map(Prefix::of_addr)).collect();
-        if routes == self.host_routes {
-            return;
-        }
-        let list: Vec<Prefix> = routes.iter().copied().collect();
-        match kernel.set_service_ranges(&list).await {
-            Ok(()) => self.host_routes = routes,
-            Err(error) => {
-                self.is_routing_dirty = true;
-                tracing::warn!(%error, "the host does not reach all services");
-            }
+    /// Brings the host's own routes, rules and ports in line with the tables.
+    async fn sync_host(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.sync_host(self.tables.node()).await;
         }
     }
 
@@ -285,27 +295,53 @@ impl Controller {
     fn prune_kernel(&mut self) {
         let tables = &self.tables;
         let Some(kernel) = &mut self.kernel else { return };
-        let keep_addr = |addr: &Addr| tables.is_service_addr(addr) || tables.is_endpoint_addr(addr);
         let keep_port = |port| tables.is_endpoint_port(port);
-        if let Err(error) = kernel.prune(keep_addr, keep_port) {
+        if let Err(error) = kernel.prune(keep_port) {
             tracing::warn!(%error, "leftovers of an earlier process");
         }
     }
 
+    /// Saves what has changed: a resync as a whole, anything else at the cost of the change.
     fn save(&mut self) {
-        if !std::mem::take(&mut self.is_dirty) {
+        if !self.unsaved.is_any {
             return;
         }
-        let state = Update {
-            revision: self.shared.accepted_revision.load(Ordering::Relaxed),
-            resync: true,
-            upserts: self.accepted.values().cloned().collect(),
-            deletes: Vec::new(),
+        let result = if self.unsaved.is_whole || !self.saved.is_open() {
+            self.saved.replace(self.revision(), self.accepted.values())
+        } else {
+            self.saved.append(&self.change())
         };
-        if let Err(error) = state_file::save(&self.state_path, &state) {
-            tracing::error!(%error, "the accepted state is not saved");
-            self.is_dirty = true;
+        match result {
+            Ok(()) => self.unsaved = Unsaved::default(),
+            Err(error) => tracing::error!(%error, "the accepted state is not saved"),
         }
+    }
+
+    /// Shortens a long journal. Not before a verdict: this takes as long as the state is large.
+    fn compact(&mut self) {
+        if self.saved.is_open()
+            && self.saved.is_long()
+            && let Err(error) = self.saved.replace(self.revision(), self.accepted.values())
+        {
+            self.unsaved.is_any = true;
+            tracing::error!(%error, "the accepted state is not saved");
+        }
+    }
+
+    /// All unsaved changes as one update.
+    fn change(&self) -> Update {
+        let mut change = Update { revision: self.revision(), ..Update::default() };
+        for (name, wire) in &self.unsaved.names {
+            match self.accepted.get(name) {
+                Some(object) => change.upserts.push(object.clone()),
+                None => change.deletes.push(wire.clone()),
+            }
+        }
+        change
+    }
+
+    fn revision(&self) -> u64 {
+        self.shared.accepted_revision.load(Ordering::Relaxed)
     }
 }
 

@@ -10,16 +10,20 @@
 //!
 //! - [`controller`] owns the tables; everything that changes them goes through it, one at a time.
 //! - [`kernel`] makes the kernel agree: which addresses are ours, which interfaces are ports.
-//! - [`sync`] and [`observe`] are the gRPC services; [`http`] is `/metrics` and `/healthz`.
+//!   [`host`] is what it must know of the tables.
+//! - [`sync`] and [`observe`] are the gRPC services, [`snat_usage`] a question to the latter;
+//!   [`http`] is `/metrics` and `/healthz`.
 //! - [`state_file`] keeps the last accepted state, so that a restart needs no agent.
 //! - [`node`] puts devices, workers and this thread together at start.
 
 pub mod controller;
 pub mod convert;
+pub mod host;
 pub mod http;
 pub mod kernel;
 pub mod node;
 pub mod observe;
 pub mod shared;
+pub mod snat_usage;
 pub mod state_file;
 pub mod sync;

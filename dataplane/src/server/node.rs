@@ -19,13 +19,13 @@ use weir_xdp_redirect::{FailureMode, trunk_slot, uplink_slot_base};
 
 use super::kernel::{Kernel, KernelParts};
 use super::shared::{DeviceView, Shared, WorkerView};
-use crate::attach::{Heartbeats, Interface, Maps, Programs, XdpMode};
-use crate::clock::{Clock, MonotonicClock};
+use crate::attach::{Heartbeats, Interface, Maps, Programs, UplinkAttachment, XdpMode};
+use crate::clock::{Clock, Instant, MonotonicClock};
 use crate::device::Checksum;
 use crate::device::xsk::{Region, RegionConfig, XskConfig, XskDevice, XskError};
-use crate::flow::store::{self, StoreOptions};
+use crate::flow::store::{self, Adopted, StoreOptions};
 use crate::flow::{FlowTable, Timeouts};
-use crate::memory::{Pool, pools};
+use crate::memory::{Frame, Pool, pools};
 use crate::netlink::{HostPortConfig, KernelWatch, Netlink, Trunk, TrunkConfig, WatchConfig};
 use crate::worker::{Counters, Doorbell, Parts, Sleeper, Waker, Worker, connect};
 
@@ -43,6 +43,7 @@ pub struct NodeOptions {
     pub metrics_address: Option<SocketAddr>,
     /// Entries per worker; a flow with its answers takes two.
     pub flows_max: u32,
+    pub timeouts: Timeouts,
     /// Frames per worker.
     pub frames: u32,
     /// Bytes of an IP packet on the trunks.
@@ -73,7 +74,8 @@ struct Socket {
 /// Builds and starts a node. Whatever fails is named, with what to do.
 pub async fn start(options: &NodeOptions) -> Result<Node> {
     let workers = usize::from(options.workers);
-    let started = MonotonicClock.now();
+    let mut phases = Phases::start();
+    let memory = begin_memory(options)?;
     let netlink = Netlink::open()?;
     let config = TrunkConfig { mtu: options.mtu, ..TrunkConfig::default() };
     let mut trunks = Vec::new();
@@ -82,30 +84,34 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
     }
     let host_config = HostPortConfig { mtu: options.mtu, ..HostPortConfig::default() };
     let host = netlink.ensure_host_port(&host_config).await?;
+    phases.end("host port and trunks");
     let watch = KernelWatch::start(WatchConfig::default()).await?;
-    let programs = Programs::open(&options.pin_dir)?;
+    phases.end("the kernel's routes");
+    let mut programs = Programs::open(&options.pin_dir)?;
+    // While programs are replaced, which is waiting more than work.
+    let flows = begin_flows(options)?;
+    phases.end("programs");
 
-    let chunks = options.frames * u32::from(options.workers);
-    let region = RegionConfig { chunks, ..RegionConfig::DEFAULT };
-    let (region, frames) = Region::new(region)?;
+    let uplinks = attach_uplinks(&programs, options)?;
+    attach_trunks(&mut programs, &trunks)?;
+    phases.end("programs on uplinks and trunks");
+    let (region, frames) = join(memory)?;
     let pools = pools(frames, workers);
-    let mut sockets = Sockets::new(programs, region, options, host.outer.ifindex);
-    sockets.open_uplinks(options)?;
+    phases.end("packet buffers");
+    let mut sockets = Sockets::new(region, options, host.outer.ifindex);
+    sockets.open_uplinks(uplinks)?;
     sockets.open_trunks(&trunks)?;
-    let Sockets { programs, sockets, uplinks, degraded, .. } = sockets;
-    let mut maps = programs.maps()?;
-    for socket in &sockets {
-        use std::os::fd::AsFd as _;
-        maps.set_xsk(socket.slot, socket.device.as_fd())?;
-    }
-
+    phases.end("sockets");
+    let Sockets { sockets, uplinks, degraded, .. } = sockets;
+    enter_map(&programs, &sockets)?;
     let (doorbell, bell) = Doorbell::new().context("doorbell")?;
-    let plan = Plan::new(options, pools, &uplinks, &sockets, doorbell)?;
+    let plan = Plan::new(options, pools, flows, &uplinks, &sockets, doorbell)?;
+    phases.end("flows");
     let shared = Arc::new(Shared {
         snapshots: Arc::clone(&plan.snapshots),
         workers: plan.views(options),
         devices: sockets.iter().map(|socket| Arc::clone(&socket.view)).collect(),
-        started,
+        started: phases.started,
         accepted_revision: 0.into(),
         from_disk: false.into(),
         agent_connected: false.into(),
@@ -122,10 +128,34 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
         host,
         uplinks: uplinks.iter().map(|uplink| uplink.port.0).collect(),
         failure_mode: options.failure_mode,
+        run_dir: options.run_dir.clone(),
     })?;
+    phases.end("programs' settings");
     let stop = Arc::new(AtomicBool::new(false));
     let Threads { handles, unresolved } = plan.spawn(sockets, options, &stop)?;
+    phases.end("workers");
     Ok(Node { kernel: Some(kernel), shared, doorbell: bell, unresolved, threads: handles, stop })
+}
+
+/// What takes how long at the start, for those who must make it shorter.
+struct Phases {
+    started: Instant,
+    last: Instant,
+}
+
+impl Phases {
+    fn start() -> Phases {
+        let started = MonotonicClock.now();
+        Phases { started, last: started }
+    }
+
+    fn end(&mut self, phase: &'static str) {
+        let now = MonotonicClock.now();
+        let us_since = |then: Instant| (now.0 - then.0) / 1000;
+        let (took_us, at_us) = (us_since(self.last), us_since(self.started));
+        tracing::debug!(phase, took_us, at_us, "start");
+        self.last = now;
+    }
 }
 
 struct UplinkQueues {
@@ -134,9 +164,56 @@ struct UplinkQueues {
     owners: Vec<WorkerId>,
 }
 
+/// A part of the start that runs on a thread of its own.
+type Part<T> = JoinHandle<Result<T>>;
+
+/// Runs a part of the start on a thread of its own.
+fn beside<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<Part<T>> {
+    std::thread::Builder::new().name(name.into()).spawn(run).with_context(|| name.to_owned())
+}
+
+fn join<T>(part: Part<T>) -> Result<T> {
+    part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// From here on the programs find the sockets.
+fn enter_map(programs: &Programs, sockets: &[Socket]) -> Result<()> {
+    use std::os::fd::AsFd as _;
+    let mut maps = programs.maps()?;
+    for socket in sockets {
+        maps.set_xsk(socket.slot, socket.device.as_fd())?;
+    }
+    Ok(())
+}
+
+fn attach_uplinks(
+    programs: &Programs,
+    options: &NodeOptions,
+) -> Result<Vec<(Interface, UplinkAttachment)>> {
+    let attach = |(number, name): (usize, &String)| {
+        let device = Interface::by_name(name)?;
+        let attached = programs.attach_uplink(&device, number as u32)?;
+        let (mode, reason) = (attached.mode, &attached.reason);
+        tracing::info!(uplink = name, ?mode, reason, "XDP attached");
+        Ok((device, attached))
+    };
+    options.uplinks.iter().enumerate().map(attach).collect()
+}
+
+fn attach_trunks(programs: &mut Programs, trunks: &[Trunk]) -> Result<()> {
+    for (worker, trunk) in trunks.iter().enumerate() {
+        let outer = Interface::by_index(trunk.outer.ifindex)?;
+        let inner = Interface::by_index(trunk.inner.ifindex)?;
+        programs.attach_trunk(&outer, &inner, worker as u32)?;
+    }
+    Ok(())
+}
+
 /// Opens sockets one by one.
 struct Sockets {
-    programs: Programs,
     region: Region,
     workers: usize,
     host: PortId,
@@ -147,12 +224,11 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn new(programs: Programs, region: Region, options: &NodeOptions, host: u32) -> Sockets {
+    fn new(region: Region, options: &NodeOptions, host: u32) -> Sockets {
         // A worker's devices may lend out three quarters of its frames; the rest are in flight.
         let devices = 1 + options.uplinks.len() as u32;
         let fill_max = prev_power_of_two(options.frames * 3 / 4 / devices).min(4096);
         Sockets {
-            programs,
             region,
             workers: usize::from(options.workers),
             host: PortId(host),
@@ -164,10 +240,9 @@ impl Sockets {
     }
 
     /// A socket per queue of each uplink, dealt out to the workers in turn.
-    fn open_uplinks(&mut self, options: &NodeOptions) -> Result<()> {
-        for (number, name) in options.uplinks.iter().enumerate() {
-            let device = Interface::by_name(name)?;
-            let attached = self.programs.attach_uplink(&device, number as u32)?;
+    fn open_uplinks(&mut self, uplinks: Vec<(Interface, UplinkAttachment)>) -> Result<()> {
+        for (number, (device, attached)) in uplinks.into_iter().enumerate() {
+            let name = &device.name;
             let mode = match attached.mode {
                 XdpMode::Native => "native",
                 XdpMode::Generic => {
@@ -176,7 +251,6 @@ impl Sockets {
                     "generic"
                 }
             };
-            tracing::info!(uplink = name, mode, reason = attached.reason, "XDP attached");
             let base = uplink_slot_base(number as u32).context("more uplinks than slots")?;
             let port = PortId(device.ifindex);
             let mut owners = Vec::new();
@@ -205,9 +279,6 @@ impl Sockets {
     fn open_trunks(&mut self, trunks: &[Trunk]) -> Result<()> {
         let uplinks: Vec<PortId> = self.uplinks.iter().map(|uplink| uplink.port).collect();
         for (worker, trunk) in trunks.iter().enumerate() {
-            let outer = Interface::by_index(trunk.outer.ifindex)?;
-            let inner = Interface::by_index(trunk.inner.ifindex)?;
-            self.programs.attach_trunk(&outer, &inner, worker as u32)?;
             let slot = trunk_slot(worker as u32).context("more workers than slots")?;
             let mut config = XskConfig::trunk(&trunk.inner.name, Some(self.host), uplinks.clone());
             config.fill = config.fill.min(self.fill_max);
@@ -247,6 +318,7 @@ impl Plan {
     fn new(
         options: &NodeOptions,
         pools: Vec<Pool>,
+        flows: Vec<Part<Adopted>>,
         uplinks: &[UplinkQueues],
         sockets: &[Socket],
         doorbell: Doorbell,
@@ -258,7 +330,7 @@ impl Plan {
                 bail!("worker {worker} would have {devices} queues: start more --workers");
             }
         }
-        let (flows, adopted) = open_flows(options)?;
+        let (flows, adopted) = end_flows(flows)?;
         let sleepers: std::io::Result<Vec<_>> = (0..workers).map(|_| Sleeper::new()).collect();
         Ok(Plan {
             snapshots: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
@@ -373,22 +445,38 @@ fn run_worker(
     std::thread::Builder::new().name(name).spawn(run).context("start a worker thread")
 }
 
-fn open_flows(options: &NodeOptions) -> Result<(Vec<FlowTable>, u32)> {
+/// Gets the packet memory, on a thread of its own.
+fn begin_memory(options: &NodeOptions) -> Result<Part<(Region, Vec<Frame>)>> {
+    let chunks = options.frames * u32::from(options.workers);
+    let config = RegionConfig { chunks, ..RegionConfig::DEFAULT };
+    beside("weir-memory", move || Ok(Region::new(config)?))
+}
+
+/// Opens the workers' flow tables, each on a thread of its own.
+fn begin_flows(options: &NodeOptions) -> Result<Vec<Part<Adopted>>> {
     let boot_id = boot_id()?;
+    let workers = u32::from(options.workers);
+    let timeouts = options.timeouts;
+    let begin = |worker| {
+        let run_dir = options.run_dir.clone();
+        let options = StoreOptions {
+            worker,
+            workers,
+            capacity: options.flows_max,
+            seed: rand::random(),
+            boot_id,
+            timeouts,
+        };
+        beside("weir-flows", move || Ok(store::open(&run_dir, &options)?))
+    };
+    (0..workers).map(begin).collect()
+}
+
+fn end_flows(parts: Vec<Part<Adopted>>) -> Result<(Vec<FlowTable>, u32)> {
     let mut tables = Vec::new();
     let mut adopted = 0;
-    for worker in 0..u32::from(options.workers) {
-        let opened = store::open(
-            &options.run_dir,
-            &StoreOptions {
-                worker,
-                workers: options.workers.into(),
-                capacity: options.flows_max,
-                seed: rand::random(),
-                boot_id,
-                timeouts: Timeouts::default(),
-            },
-        )?;
+    for (worker, part) in parts.into_iter().enumerate() {
+        let opened = join(part)?;
         match opened.fresh {
             Some(why) => tracing::info!(worker, why, "flow table starts empty"),
             None => tracing::info!(worker, flows = opened.flows, "flow table adopted"),

@@ -9,18 +9,23 @@ use tonic::{Request, Response, Status};
 use weir_api::v1::observe_server::Observe;
 use weir_api::v1::{
     DataplaneStatus, DeviceStatus, DropCount, DropsReply, DropsRequest, Flow, FlowsRequest,
-    FrontendState, FrontendsRequest, Gauge, StatusRequest, WorkerStatus,
+    FrontendState, FrontendsRequest, Gauge, SnatUsageReply, SnatUsageRequest, StatusRequest,
+    WorkerStatus,
 };
 use weir_packet::protocol;
+use weir_tables::WorkerId;
 
 use super::convert::{address_bytes, show_backend, show_frontend};
 use super::shared::Shared;
+use super::snat_usage::SnatUsage;
 use crate::clock::{Clock, MonotonicClock};
 use crate::drops::Drop;
 use crate::flow::{Action, FlowEntry, FlowTable, Timeouts, store, tcp};
 
 /// Flows shown where nobody says how many.
 const FLOWS_DEFAULT: usize = 1000;
+/// Users of source ports shown where nobody says how many.
+const SNAT_USERS_DEFAULT: usize = 10;
 
 /// A worker whose last turn is older than this is said to hang; it breathes every 100 ms.
 const HANGS_NS: u64 = 1_000_000_000;
@@ -72,6 +77,24 @@ impl Observe for ObserveService {
             packets,
         });
         Ok(Response::new(DropsReply { drops: drops.collect() }))
+    }
+
+    async fn snat_usage(
+        &self,
+        request: Request<SnatUsageRequest>,
+    ) -> Result<Response<SnatUsageReply>, Status> {
+        let limit = match request.into_inner().limit {
+            0 => SNAT_USERS_DEFAULT,
+            limit => limit as usize,
+        };
+        let workers = self.shared.workers.len() as u8;
+        let mut usage = SnatUsage::new(self.shared.snapshots.load().snat_ports(), workers);
+        for worker in 0..workers {
+            let flows = store::read_flows(&self.shared.run_dir, worker.into(), usize::MAX)
+                .map_err(|error| Status::internal(format!("flow table {worker}: {error}")))?;
+            usage.add(WorkerId(worker), &flows);
+        }
+        Ok(Response::new(usage.show(limit)))
     }
 
     async fn frontends(
