@@ -41,6 +41,11 @@ impl Prefix {
         if self.addr.is_v4() && self.length >= 96 { self.length - 96 } else { self.length }
     }
 
+    /// Whether it is the range of one address.
+    pub fn is_single(&self) -> bool {
+        self.length == 128
+    }
+
     /// Whether the address lies in the range.
     pub fn contains(&self, addr: &Addr) -> bool {
         mask(*addr, self.length) == self.addr && (self.length >= 96 || !addr.is_v4())

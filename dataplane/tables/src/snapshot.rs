@@ -40,8 +40,9 @@ pub enum Egress {
 /// What workers ask of the node's configuration.
 #[derive(Debug, Default)]
 pub(crate) struct NodeView {
-    cluster: PrefixMap<()>,
-    unmasqueraded: PrefixMap<()>,
+    /// Whether a range is one address alone, as of a node.
+    cluster: PrefixMap<bool>,
+    unmasqueraded: PrefixMap<bool>,
     masquerade: bool,
     dispatch: DsrDispatch,
     snat_ports: SnatPorts,
@@ -52,7 +53,9 @@ pub(crate) struct NodeView {
 impl NodeView {
     /// `known` are the node's own addresses; the configured ones go first.
     pub(crate) fn new(config: &NodeConfig, known: &[Addr]) -> NodeView {
-        let set = |ranges: &[Prefix]| PrefixMap::new(ranges.iter().map(|range| (*range, ())));
+        let set = |ranges: &[Prefix]| {
+            PrefixMap::new(ranges.iter().map(|range| (*range, range.is_single())))
+        };
         let first = |is_v4: bool| {
             let mut candidates = config.addresses.iter().chain(known);
             let is_usable = |addr: &&Addr| {
@@ -131,6 +134,11 @@ impl Snapshot {
         self.endpoints.contains_key(addr)
             || self.is_host_addr(addr)
             || self.node.cluster.lookup(addr).is_some()
+    }
+
+    /// Whether an address is of another node, as far as is known.
+    pub fn is_node_addr(&self, addr: &Addr) -> bool {
+        self.node.cluster.lookup(addr) == Some(true)
     }
 
     /// Whether pods reach a destination with the node's address.

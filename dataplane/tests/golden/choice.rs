@@ -173,3 +173,21 @@ fn two_services_to_one_backend_do_not_collide() {
         }
     });
 }
+
+#[test]
+fn other_ports_of_an_external_address_that_is_a_nodes_are_that_nodes() {
+    in_every_world(|s| {
+        s.set_frontends("lb", |row| {
+            let family = row.key.addr.family();
+            row.key.addr = addr("remote", family);
+            row.kind = FrontendType::ExternalIp;
+        });
+        let refused = "received 1, transmitted 1, originated 1, no_frontend 1";
+        let reset = "blue: tcp/AR remote:10250 > blue:1";
+        s.case("blue: tcp/S blue:1 > remote:10250", &[reset], refused);
+        let nodes = [4, 6].map(|family| Prefix::of_addr(addr("remote", family)));
+        s.configure(|node| node.cluster_ranges = nodes.to_vec());
+        s.forwards("blue: tcp/S blue:1 > remote:10250", "out: tcp/S blue:1 > remote:10250 ttl 63");
+        s.forwards("blue: udp blue:1 > remote:53", "green: udp blue:1 > green:5353 ttl 63");
+    });
+}

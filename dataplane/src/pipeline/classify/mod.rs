@@ -148,7 +148,7 @@ pub fn classify(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Dec
     {
         return service::decide(frontend, key, facts, snapshot);
     }
-    if snapshot.is_service_addr(&key.dst) && !is_pod_or_host(&key.dst, snapshot) {
+    if snapshot.is_service_addr(&key.dst) && !is_somebodys(&key.dst, snapshot) {
         return Err(service::refuse_port(key, facts));
     }
     if facts.stage.is_first_hand()
@@ -230,8 +230,10 @@ pub(super) fn check_source(facts: &Facts, snapshot: &Snapshot) -> Result<(), Ref
     }
 }
 
-fn is_pod_or_host(addr: &Addr, snapshot: &Snapshot) -> bool {
-    matches!(snapshot.resolve(addr), Egress::Pod { .. } | Egress::Host { .. })
+/// Whether an address that services have is of a pod or a node, too: its other ports are theirs.
+fn is_somebodys(addr: &Addr, snapshot: &Snapshot) -> bool {
+    let is_here = matches!(snapshot.resolve(addr), Egress::Pod { .. } | Egress::Host { .. });
+    is_here || snapshot.is_node_addr(addr)
 }
 
 /// The worker through which answers to a client go home: the one that opened the flow for it.
