@@ -11,7 +11,7 @@ use super::{FlowEntry, Fragments, Timeouts, flow_flags, tcp};
 /// Entries that a sweep loads in advance: for the next turn, which will not have to wait for them.
 const SWEEP_AHEAD: usize = 16;
 /// Entries looked at for one that a new flow may replace.
-const EVICT_PROBES: u32 = 32;
+const EVICT_PROBES: u32 = 128;
 /// A connection that was not answered for this long may be replaced in a full table.
 const EMBRYONIC_MS: u32 = 1000;
 
@@ -21,6 +21,9 @@ pub struct FlowTable {
     index: Index,
     /// Entries that were used and are free again.
     free: Vec<u32>,
+    /// Entries released since the batch began. Packets of the batch may still go by what is in
+    /// them, so nothing new is written there until the next one.
+    resting: Vec<u32>,
     /// Entries from here on were never used.
     unused: u32,
     live: u32,
@@ -91,6 +94,7 @@ impl FlowTable {
             entries,
             index: Index::new(capacity),
             free: Vec::with_capacity(capacity),
+            resting: Vec::with_capacity(capacity),
             unused: 0,
             live: 0,
             seed,
@@ -245,9 +249,22 @@ impl FlowTable {
         before - self.live
     }
 
-    /// Makes room in a full table: of a few entries, those that expired and connections that nobody
-    /// has answered for a second are forgotten, as a flood of SYNs leaves them. How many of these.
-    pub fn evict_embryonic(&mut self, now_ms: u32) -> u32 {
+    /// Begins a batch: what the last one released may be used again. In a full table a few entries
+    /// are looked at, and those that expired and connections that nobody has answered for a second
+    /// are forgotten, as a flood of SYNs leaves them. How many of the latter.
+    pub fn begin_batch(&mut self, now_ms: u32) -> u32 {
+        self.free.append(&mut self.resting);
+        let has_room = !self.free.is_empty() || (self.unused as usize) < self.entries.len();
+        if has_room {
+            return 0;
+        }
+        let evicted = self.evict_embryonic(now_ms);
+        self.free.append(&mut self.resting);
+        evicted
+    }
+
+    #[cold]
+    fn evict_embryonic(&mut self, now_ms: u32) -> u32 {
         let mut evicted = 0;
         for _ in 0..EVICT_PROBES.min(self.unused) {
             let number = self.sweep_at;
@@ -337,7 +354,7 @@ impl FlowTable {
         entry.live = 0;
         let hash = entry.key.hash(self.seed);
         self.index.remove(hash, number);
-        self.free.push(number);
+        self.resting.push(number);
         self.live -= 1;
     }
 

@@ -10,6 +10,10 @@ use crate::flow::{Action, FlowEntry, flow_flags, tcp};
 
 /// Finds entries in two passes, so that the second finds in cache what the first asked for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
+    let evicted = cx.flows.begin_batch(cx.now_ms);
+    if evicted > 0 {
+        cx.counters.count_evicted(evicted);
+    }
     let mut candidates = [None; BURST];
     for (packet, candidate) in packets.iter().zip(&mut candidates) {
         if packet.verdict == Verdict::Undecided {

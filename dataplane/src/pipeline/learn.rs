@@ -130,13 +130,7 @@ fn learn(packet: &mut Packet, mut decision: Decision, cx: &mut Context<'_>) {
         return;
     }
     let (forward, answers) = directions(packet, &decision, cx);
-    let mut learned = cx.flows.learn(forward, answers);
-    if learned.is_err() {
-        let evicted = cx.flows.evict_embryonic(cx.now_ms);
-        cx.counters.count_evicted(evicted);
-        learned = cx.flows.learn(forward, answers);
-    }
-    match learned {
+    match cx.flows.learn(forward, answers) {
         Ok(flow) => packet.verdict = Verdict::Flow { flow },
         // Any worker and any later packet comes to the same decision: it needs no memory.
         Err(TableFull) if answers.is_none() => pass_once(packet, &decision, cx),

@@ -110,7 +110,11 @@ fn chosen(packet: &Packet, addr: &weir_packet::Addr, cx: &Context<'_>) -> Option
 /// these leave by an adjacency of its MTU (RFC 9293 section 3.7.1).
 pub(super) fn mss_max(packet: &Packet, row: &Adjacency, cx: &Context<'_>) -> u16 {
     let family = packet.headers.family;
-    let overhead = dispatch(family, cx).overhead_max(family);
+    let overhead = match dispatch(family, cx) {
+        // Only the first segment has it.
+        Dispatch::Option => 0,
+        dispatch => dispatch.overhead_max(family),
+    };
     let headers = if family == 4 { 40 } else { 60 };
     (usize::from(row.mtu).saturating_sub(overhead + headers)) as u16
 }
@@ -135,7 +139,10 @@ pub(super) fn send(
     packet.verdict = Verdict::Drop(Drop::NoRoute);
     let Some(&row) = cx.snapshot.adjacency(adjacency) else { return };
     let dispatch = dispatch(packet.headers.family, cx);
-    let overhead = dispatch.overhead_max(packet.headers.family);
+    let overhead = match dispatch {
+        Dispatch::Option if carried(packet).is_none() => 0,
+        _ => dispatch.overhead_max(packet.headers.family),
+    };
     if packet.frame.len() + overhead > usize::from(row.mtu) + ETHERNET_BYTES {
         let mtu = usize::from(row.mtu).saturating_sub(overhead) as u16;
         return refuse::tell_router(packet, Drop::TooBig, IcmpError::TooBig { mtu }, cx);

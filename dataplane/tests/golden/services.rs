@@ -195,3 +195,25 @@ fn an_idle_connection_keeps_its_backend_for_hours() {
         }
     });
 }
+
+#[test]
+fn the_last_packet_of_a_connection_and_the_syn_of_the_next_may_come_in_one_burst() {
+    use weir_tables::BackendState::{Active, Terminating};
+    in_every_world(|s| {
+        s.set_backends("pair", &[("green", Active)]);
+        let to = |flags: &str| format!("tcp/{flags} blue:4000 > pair:80");
+        s.forwards(&format!("blue: {}", to("S")), "green: tcp/S blue:4000 > green:8080 ttl 63");
+        s.forwards("green: tcp/R green:8080 > blue:4000", "blue: tcp/R pair:80 > blue:4000 ttl 63");
+        s.set_backends("pair", &[("green", Terminating), ("red", Active)]);
+        for flags in ["A", "S"] {
+            let frame = s.frame("blue", &to(flags));
+            s.world.inject(node::port_of("blue"), &frame);
+        }
+        s.world.settle();
+        s.recount();
+        let sent = s.world.take_sent();
+        let mut sent: Vec<_> = sent.iter().map(|(port, _)| node::port_name(*port)).collect();
+        sent.sort();
+        assert_eq!(sent, ["green", "red"]);
+    });
+}
