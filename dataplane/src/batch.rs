@@ -57,6 +57,8 @@ pub enum Stage {
     Deliver,
     /// From outside to a service; this worker directs the flow.
     Direct,
+    /// As `Direct`; the worker of the flow's pod, which has it, says so now and then.
+    Informed { backend: weir_tables::BackendAddr },
     /// From outside to a service; its director chose a backend, whose pod this worker owns.
     Chosen { backend: weir_tables::BackendAddr },
     /// Finished; this worker has the queue that it leaves by.

@@ -19,6 +19,8 @@ pub mod flow_flags {
     pub const DIRECTED: u16 = 32;
     /// The director has seen that the client goes on after an answer.
     pub const DIRECTOR_KNOWS: u16 = 64;
+    /// To an address that was no service's.
+    pub const PLAIN: u16 = 128;
     /// The translated source is the node's: the flow ends when the node loses the address.
     pub const SNAT: u16 = 16;
 }

@@ -34,8 +34,8 @@ impl Fragments {
     }
 
     /// Remembers the ports of a first fragment.
-    pub fn note(&mut self, key: &FlowKey, headers: &Headers, now_ms: u32) {
-        let datagram = name(key, headers);
+    pub fn note(&mut self, key: &FlowKey, headers: &Headers, port: u32, now_ms: u32) {
+        let datagram = name(key, headers, port);
         let bucket = &mut self.buckets[bucket_of(&datagram)];
         let age = |seen: &Seen| now_ms.wrapping_sub(seen.at_ms);
         let is_same = |seen: &Seen| seen.is_used && seen.datagram == datagram;
@@ -50,8 +50,14 @@ impl Fragments {
     }
 
     /// The ports of a later fragment's datagram, if its first was seen.
-    pub fn ports(&self, key: &FlowKey, headers: &Headers, now_ms: u32) -> Option<(u16, u16)> {
-        let datagram = name(key, headers);
+    pub fn ports(
+        &self,
+        key: &FlowKey,
+        headers: &Headers,
+        port: u32,
+        now_ms: u32,
+    ) -> Option<(u16, u16)> {
+        let datagram = name(key, headers, port);
         let is_it = |seen: &&Seen| {
             seen.is_used
                 && seen.datagram == datagram
@@ -62,15 +68,17 @@ impl Fragments {
 
     /// A number that is the same for all fragments of a datagram, at every worker.
     pub fn hash(key: &FlowKey, headers: &Headers) -> u64 {
-        name(key, headers).hash(SEED)
+        name(key, headers, 0).hash(SEED)
     }
 }
 
 /// What all fragments of a datagram share (RFC 791, RFC 8200 section 4.5), in the form of a key
-/// whose ports are the identification.
-fn name(key: &FlowKey, headers: &Headers) -> FlowKey {
+/// whose ports are the identification. The port that they come in by is part of it: nobody else can
+/// speak for a datagram.
+fn name(key: &FlowKey, headers: &Headers, port: u32) -> FlowKey {
     let id = headers.fragment_id;
-    FlowKey { sport: (id >> 16) as u16, dport: id as u16, ..*key }
+    let zone = (port ^ (port >> 16)) as u16;
+    FlowKey { sport: (id >> 16) as u16, dport: id as u16, zone, ..*key }
 }
 
 fn bucket_of(datagram: &FlowKey) -> usize {
@@ -90,15 +98,15 @@ mod tests {
         let mut fragments = Fragments::new();
         let first = FlowKey { sport: 7, dport: 53, protocol: 17, family: 4, ..FlowKey::default() };
         let later = FlowKey { sport: 0, dport: 0, ..first };
-        fragments.note(&first, &headers(9), 1000);
-        assert_eq!(fragments.ports(&later, &headers(9), 30_999), Some((7, 53)));
-        assert_eq!(fragments.ports(&later, &headers(9), 31_000), None);
-        assert_eq!(fragments.ports(&later, &headers(8), 1000), None);
+        fragments.note(&first, &headers(9), 5, 1000);
+        assert_eq!(fragments.ports(&later, &headers(9), 5, 30_999), Some((7, 53)));
+        assert_eq!(fragments.ports(&later, &headers(9), 5, 31_000), None);
+        assert_eq!(fragments.ports(&later, &headers(8), 5, 1000), None);
         let other = FlowKey { protocol: 6, ..later };
-        assert_eq!(fragments.ports(&other, &headers(9), 1000), None);
+        assert_eq!(fragments.ports(&other, &headers(9), 5, 1000), None);
         // The identification is used again.
-        fragments.note(&FlowKey { sport: 8, ..first }, &headers(9), 2000);
-        assert_eq!(fragments.ports(&later, &headers(9), 2000), Some((8, 53)));
+        fragments.note(&FlowKey { sport: 8, ..first }, &headers(9), 5, 2000);
+        assert_eq!(fragments.ports(&later, &headers(9), 5, 2000), Some((8, 53)));
     }
 
     #[test]
@@ -106,10 +114,10 @@ mod tests {
         let mut fragments = Fragments::new();
         let key = FlowKey { sport: 7, dport: 53, protocol: 17, family: 4, ..FlowKey::default() };
         for id in 0..100_000 {
-            fragments.note(&key, &headers(id), id);
+            fragments.note(&key, &headers(id), 5, id);
         }
         let known =
-            (0..100_000).filter(|id| fragments.ports(&key, &headers(*id), 100_000).is_some());
+            (0..100_000).filter(|id| fragments.ports(&key, &headers(*id), 5, 100_000).is_some());
         let known: Vec<u32> = known.collect();
         assert!(known.len() > BUCKETS * WAYS / 2 && known.len() <= BUCKETS * WAYS);
         assert!(known.contains(&99_999));

@@ -12,8 +12,10 @@ use super::{FlowEntry, Fragments, Timeouts, flow_flags, tcp};
 const SWEEP_AHEAD: usize = 16;
 /// Entries looked at for one that a new flow may replace.
 const EVICT_PROBES: u32 = 128;
-/// A connection that was not answered for this long may be replaced in a full table.
-const EMBRYONIC_MS: u32 = 1000;
+/// A flow that nobody has confirmed for this long may be replaced in a full table.
+const UNCONFIRMED_MS: u32 = 1000;
+/// The same for a connection of which one direction alone comes by: its end may not have.
+const ALONE_MS: u32 = 60_000;
 
 /// Flows of one worker.
 pub struct FlowTable {
@@ -215,12 +217,8 @@ impl FlowTable {
         entry.packets += 1;
         entry.bytes += bytes as u64;
         if entry.key.protocol == protocol::TCP {
-            let mut state = entry.tcp | tcp::own(tcp_flags);
-            // Who sees no answers concludes them from the client going on.
             let is_alone = entry.peer == FlowEntry::NO_PEER;
-            if entry.has(flow_flags::REPLY) || (is_alone && tcp::is_continuing(tcp_flags)) {
-                state |= tcp::ESTABLISHED;
-            }
+            let state = tcp::next(entry.tcp, tcp_flags, entry.has(flow_flags::REPLY), is_alone);
             if state != entry.tcp {
                 entry.tcp = state;
                 let peer = entry.peer;
@@ -249,40 +247,58 @@ impl FlowTable {
         before - self.live
     }
 
-    /// Begins a batch: what the last one released may be used again. In a full table a few entries
-    /// are looked at, and those that expired and connections that nobody has answered for a second
-    /// are forgotten, as a flood of SYNs leaves them. How many of the latter.
-    pub fn begin_batch(&mut self, now_ms: u32) -> u32 {
+    /// Begins a batch of at most `flows` new flows: what the last one released may be used again. In
+    /// a table that has no room for so many a few entries are looked at, and those are forgotten that
+    /// expired, or that nobody has confirmed for a second, as a flood leaves them. How many of the
+    /// latter.
+    pub fn begin_batch(&mut self, flows: usize, now_ms: u32) -> u32 {
         self.free.append(&mut self.resting);
-        let has_room = !self.free.is_empty() || (self.unused as usize) < self.entries.len();
-        if has_room {
+        let room = self.free.len() + self.entries.len() - self.unused as usize;
+        if room >= (2 * flows).min(self.entries.len() / 2) {
             return 0;
         }
-        let evicted = self.evict_embryonic(now_ms);
+        let evicted = self.evict_unconfirmed(now_ms);
         self.free.append(&mut self.resting);
         evicted
     }
 
     #[cold]
-    fn evict_embryonic(&mut self, now_ms: u32) -> u32 {
+    fn evict_unconfirmed(&mut self, now_ms: u32) -> u32 {
         let mut evicted = 0;
         for _ in 0..EVICT_PROBES.min(self.unused) {
             let number = self.sweep_at;
             self.sweep_at = if number + 1 >= self.unused { 0 } else { number + 1 };
-            let entry = &self.entries[number as usize];
-            if entry.live != FlowEntry::LIVE {
+            if self.entries[number as usize].live != FlowEntry::LIVE {
                 continue;
             }
-            let is_embryonic = entry.key.protocol == protocol::TCP
-                && entry.pin_timeout_ms().is_none()
-                && entry.tcp & tcp::ESTABLISHED == 0
-                && now_ms.wrapping_sub(entry.last_seen_ms) >= EMBRYONIC_MS;
-            if is_embryonic || self.is_expired(number, now_ms) {
-                evicted += u32::from(is_embryonic);
+            let is_unconfirmed = self.is_unconfirmed(number, now_ms);
+            if is_unconfirmed || self.is_expired(number, now_ms) {
+                evicted += u32::from(is_unconfirmed);
                 self.remove(number);
             }
         }
         evicted
+    }
+
+    /// Whether a flow was idle for a second, and one side alone has shown that it wants it. A pin or
+    /// an entry without answers may go as well: the next packet is decided alike, mostly.
+    pub fn is_unconfirmed(&self, number: u32, now_ms: u32) -> bool {
+        let entry = &self.entries[number as usize];
+        let idle_ms = |entry: &FlowEntry| now_ms.wrapping_sub(entry.last_seen_ms);
+        if idle_ms(entry) < UNCONFIRMED_MS {
+            return false;
+        }
+        if entry.pin_timeout_ms().is_some() {
+            return true;
+        }
+        let is_alone = entry.peer == FlowEntry::NO_PEER;
+        if entry.key.protocol == protocol::TCP && entry.tcp & tcp::ESTABLISHED != 0 {
+            return is_alone && idle_ms(entry) >= ALONE_MS;
+        }
+        is_alone || entry.key.protocol == protocol::TCP || {
+            let peer = &self.entries[entry.peer as usize];
+            idle_ms(peer) >= UNCONFIRMED_MS && (entry.packets == 0 || peer.packets == 0)
+        }
     }
 
     /// A number that differs from call to call and cannot be guessed for another remote, for the

@@ -7,7 +7,8 @@ use weir_packet::tcp_flags::{ACK, FIN, RST, SYN};
 
 use super::Timeouts;
 
-/// Both directions have been seen, or the flow was picked up in its middle.
+/// The client went on after an answer: both sides have meant it. Less would let a flood of forged
+/// SYNs, whose answers come by as well, look like connections.
 pub const ESTABLISHED: u8 = 1;
 /// This direction sent a FIN.
 pub const FIN_OWN: u8 = 2;
@@ -16,10 +17,14 @@ pub const FIN_PEER: u8 = 4;
 /// Either side sent a reset.
 pub const RESET: u8 = 8;
 
+/// The answering side has spoken; of a flow whose answers do not come by here: the client has opened
+/// it properly, or gone on once.
+pub const ANSWERED: u8 = 16;
+
 /// The state of a new flow after its first packet.
-pub fn first(flags: u8) -> u8 {
-    let start = if flags & SYN != 0 { 0 } else { ESTABLISHED };
-    start | own(flags)
+pub fn first(flags: u8, is_alone: bool) -> u8 {
+    let opened = if is_alone && is_opening(flags) { ANSWERED } else { 0 };
+    opened | own(flags)
 }
 
 /// What a packet adds to the state of its own direction.
@@ -37,7 +42,7 @@ pub fn own(flags: u8) -> u8 {
 
 /// The same facts as the other direction sees them.
 pub fn mirrored(state: u8) -> u8 {
-    let mut mirror = state & (ESTABLISHED | RESET);
+    let mut mirror = state & (ESTABLISHED | ANSWERED | RESET);
     if state & FIN_OWN != 0 {
         mirror |= FIN_PEER;
     }
@@ -45,6 +50,23 @@ pub fn mirrored(state: u8) -> u8 {
         mirror |= FIN_OWN;
     }
     mirror
+}
+
+/// The state after a packet of a direction, which answers (`is_reply`) or is the only one that comes
+/// by here (`is_alone`).
+#[inline]
+pub fn next(state: u8, flags: u8, is_reply: bool, is_alone: bool) -> u8 {
+    let mut next = state | own(flags);
+    if is_reply {
+        next |= ANSWERED;
+    } else if is_continuing(flags) {
+        if state & ANSWERED != 0 {
+            next |= ESTABLISHED;
+        } else if is_alone {
+            next |= ANSWERED;
+        }
+    }
+    next
 }
 
 /// Whether a connection is over: a reset, or goodbyes of both sides.

@@ -3,6 +3,8 @@
 
 use weir_packet::{IcmpKind, protocol, tcp_flags};
 
+use weir_tables::PortId;
+
 use super::{Context, refuse, related, revalidate};
 use crate::batch::{BURST, Packet, Stage, Verdict};
 use crate::drops::Drop;
@@ -10,7 +12,7 @@ use crate::flow::{Action, FlowEntry, flow_flags, tcp};
 
 /// Finds entries in two passes, so that the second finds in cache what the first asked for.
 pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
-    let evicted = cx.flows.begin_batch(cx.now_ms);
+    let evicted = cx.flows.begin_batch(packets.len(), cx.now_ms);
     if evicted > 0 {
         cx.counters.count_evicted(evicted);
     }
@@ -36,11 +38,19 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         return related::take(packet, number, cx);
     }
     let entry = cx.flows.entry(number);
-    if entry.in_port != packet.port.0 {
+    // What the kernel received by an interface that is no uplink of ours, it sends on to the pod.
+    let is_by_kernel = packet.port == PortId::HOST && entry.in_port == PortId::UPLINK.0;
+    if entry.in_port != packet.port.0 && !is_by_kernel {
         // Not this flow's sender: classify sees whether it may be one at all.
         return;
     }
     if packet.stage != Stage::Arrived && is_replaced(packet, entry, cx) {
+        let is_live = !tcp::is_reusable(entry.tcp) && packet.key.protocol == protocol::TCP;
+        if is_live && matches!(packet.stage, Stage::Tunnelled { .. }) {
+            // The same client port through another service to the same backend: after the first
+            // segment nothing tells the two apart, and the older stays.
+            packet.verdict = Verdict::Drop(Drop::TunnelRefused);
+        }
         return;
     }
     if packet.headers.tcp_flags & tcp_flags::SYN != 0
@@ -51,6 +61,11 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         cx.flows.remove(number);
         return;
     }
+    if matches!(packet.stage, Stage::Informed { .. }) {
+        // The pod's worker has seen an answer, or the flow would not be due.
+        cx.flows.entry_mut(number).tcp |= tcp::ANSWERED;
+    }
+    let entry = cx.flows.entry(number);
     if entry.has(flow_flags::DIRECTED) && keep_director_informed(packet, number, cx) {
         return;
     }
@@ -74,7 +89,8 @@ fn keep_director_informed(packet: &mut Packet, number: u32, cx: &mut Context<'_>
     let flags = packet.headers.tcp_flags;
     if !packet.stage.is_first_hand() {
         entry.set_directed(worker, cx.now_ms);
-        if packet.key.protocol != protocol::TCP || tcp::is_continuing(flags) {
+        let is_answered = entry.tcp & (tcp::ANSWERED | tcp::ESTABLISHED) != 0;
+        if packet.key.protocol != protocol::TCP || tcp::is_continuing(flags) && is_answered {
             entry.flags |= flow_flags::DIRECTOR_KNOWS;
         }
         return false;
@@ -83,7 +99,8 @@ fn keep_director_informed(packet: &mut Packet, number: u32, cx: &mut Context<'_>
         || silent_s >= SILENT_MAX_S
         || !entry.has(flow_flags::DIRECTOR_KNOWS);
     if is_due {
-        packet.verdict = Verdict::Handoff { worker, stage: Stage::Direct };
+        let backend = entry.backend();
+        packet.verdict = Verdict::Handoff { worker, stage: Stage::Informed { backend } };
     }
     is_due
 }

@@ -23,9 +23,9 @@ pub(super) fn match_ports(packet: &mut Packet, cx: &mut Context<'_>) {
     }
     let (key, headers) = (&mut packet.key, &packet.headers);
     match headers.fragment {
-        Fragment::First => cx.flows.fragments.note(key, headers, cx.now_ms),
+        Fragment::First => cx.flows.fragments.note(key, headers, packet.port.0, cx.now_ms),
         Fragment::Later => {
-            if let Some(ports) = cx.flows.fragments.ports(key, headers, cx.now_ms) {
+            if let Some(ports) = cx.flows.fragments.ports(key, headers, packet.port.0, cx.now_ms) {
                 (key.sport, key.dport) = ports;
             }
         }

@@ -157,7 +157,7 @@ fn directions(
         entry.tcp = state;
         Direction { entry, hash }
     };
-    let state = tcp::first(packet.headers.tcp_flags);
+    let state = tcp::first(packet.headers.tcp_flags, decision.answers.is_none());
     let (key, to) = (packet.key, &decision.to);
     let mut forward = direction(key, packet.hash, packet.port.0, to, &decision.forward, state);
     if let Some(director) = decision.director

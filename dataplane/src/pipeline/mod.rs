@@ -44,7 +44,7 @@ pub struct Context<'a> {
     pub counters: &'a Counters,
     /// Next hops that the kernel shall resolve; whoever drains it resolves each once.
     pub unresolved: &'a mut Vec<NextHop>,
-    /// Refusals that may still be answered in this turn.
+    /// Packets that may still be answered by ourselves.
     pub answers_left: &'a mut u32,
 }
 

@@ -22,10 +22,11 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
                 // As words: the compiler moves an address through memory, written in halves and
                 // read whole, and the processor waits for that.
                 packet.key = zerocopy::transmute!(parsed.key.words());
+                packet.hash = cx.flows.hash(&parsed.key);
                 if is_unusual(packet) {
                     find_flow(packet, cx);
+                    packet.hash = cx.flows.hash(&packet.key);
                 }
-                packet.hash = cx.flows.hash(&packet.key);
                 cx.flows.prefetch(packet.hash);
                 look_closer(packet, cx);
             }

@@ -11,7 +11,7 @@ use crate::batch::{Packet, Verdict};
 use crate::drops::Drop;
 
 /// Drops a packet for `reason` and writes the refusal over it: a reset for TCP, else ICMP. Where no
-/// refusal may be sent, or enough were sent in this turn, it is a plain drop.
+/// refusal may be sent, or enough were sent lately, it is a plain drop.
 pub(super) fn tell(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) {
     let (source, error) = (packet.key.dst, error_for(reason));
     answer(packet, reason, cx, |buffer, headers| match headers.protocol {
@@ -41,12 +41,11 @@ fn answer(
     write: impl FnOnce(&mut [u8], &weir_packet::Headers) -> Option<usize>,
 ) {
     packet.verdict = Verdict::Drop(reason);
-    if *cx.answers_left == 0 {
+    if !may_answer(cx) {
         cx.counters.count_drop(Drop::ReplyRateLimited);
         cx.counters.count_originated();
         return;
     }
-    *cx.answers_left -= 1;
     let back_to = packet.key.src;
     let length = write_over(packet, write);
     if length.is_some() && send_back(packet, &back_to, cx) {
@@ -70,11 +69,22 @@ pub(super) fn abort(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) -> 
 
 /// Answers a ping of a service address.
 pub(super) fn answer_echo(packet: &mut Packet, cx: &mut Context<'_>) {
+    packet.verdict = Verdict::Drop(Drop::ReplyRateLimited);
+    if !may_answer(cx) {
+        return;
+    }
     packet.verdict = Verdict::Drop(Drop::NoFrontend);
     let back_to = packet.key.src;
     if write_over(packet, write_echo_reply).is_some() {
         send_back(packet, &back_to, cx);
     }
+}
+
+/// Answers are limited, so that nobody makes us flood those whose addresses he forges.
+fn may_answer(cx: &mut Context<'_>) -> bool {
+    let may = *cx.answers_left > 0;
+    *cx.answers_left -= u32::from(may);
+    may
 }
 
 fn error_for(reason: Drop) -> IcmpError {

@@ -7,6 +7,8 @@
 
 use weir_packet::{Translation, parse_quote};
 
+use weir_tables::PortId;
+
 use super::classify::{self, Facts, Refusal};
 use super::{Context, revalidate};
 use crate::batch::{Packet, Verdict};
@@ -28,7 +30,10 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
     if is_director && !packet.stage.is_first_hand() {
         return;
     }
-    if classify::port_is_pod(packet.port) && entry.in_port != packet.port.0 {
+    // Pods are at the ends of ways, not on them, and between two of them nobody else is.
+    let (came, comes) = (PortId(entry.in_port), packet.port);
+    let ends_at_pod = classify::port_is_pod(came) || classify::port_is_pod(comes);
+    if ends_at_pod && came != comes && comes != PortId::HOST {
         packet.verdict = Verdict::Drop(Drop::IcmpUnrelated);
         return;
     }

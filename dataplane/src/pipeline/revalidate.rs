@@ -5,7 +5,7 @@
 //! what merely *follows* (the way to the destination) is looked up again.
 
 use weir_packet::protocol;
-use weir_tables::{BackendAddr, FrontendKey, NextHop, PortId};
+use weir_tables::{BackendAddr, Egress, FrontendKey, NextHop, PortId};
 
 use super::Context;
 use super::classify::dsr::way_to_node;
@@ -33,21 +33,27 @@ pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
         let is_tcp = entry.key.protocol == protocol::TCP;
         return if is_tcp || answers { Judgement::Refuse } else { Judgement::Forget };
     }
+    let is_service_now =
+        || cx.snapshot.frontend(&FrontendKey::of_destination(&entry.key)).is_some();
+    if entry.has(flow_flags::PLAIN) && is_service_now() {
+        return Judgement::Forget;
+    }
     if entry.has(flow_flags::SNAT) && !source_holds(entry, cx) {
         return Judgement::Forget;
     }
     let Some(action) = entry.action() else { return Judgement::Forget };
     match action {
         Action::Direct { .. } | Action::Pinned => Judgement::Keep { action, unresolved: None },
-        Action::Tunnel { remote, .. } => {
-            let way = cx.snapshot.remote(remote).and_then(|node| way_to_node(node, cx.snapshot));
-            match way {
-                Some((action, unresolved)) => Judgement::Keep { action, unresolved },
-                None => Judgement::Forget,
-            }
-        }
+        Action::Tunnel { .. } => match node_of(entry, cx).and_then(|node| {
+            // A backend that came here is reached without a tunnel.
+            let is_here = matches!(cx.snapshot.resolve(&entry.backend().addr), Egress::Pod { .. });
+            if is_here { None } else { way_to_node(&node, cx.snapshot) }
+        }) {
+            Some((action, unresolved)) => Judgement::Keep { action, unresolved },
+            None => Judgement::Forget,
+        },
         Action::Chosen { .. } => match cx.snapshot.resolve(&entry.backend().addr) {
-            weir_tables::Egress::Pod { worker, .. } if worker != cx.me => {
+            Egress::Pod { worker, .. } if worker != cx.me => {
                 Judgement::Keep { action: Action::Chosen { worker }, unresolved: None }
             }
             _ => Judgement::Forget,
@@ -79,6 +85,16 @@ fn sender_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     let port = PortId(entry.in_port);
     !port_is_pod(port)
         || cx.snapshot.endpoint_at(port).is_some_and(|pod| pod.addresses.contains(&entry.key.src))
+}
+
+/// The node of a flow's backend.
+fn node_of(entry: &FlowEntry, cx: &Context<'_>) -> Option<weir_packet::Addr> {
+    let frontend = cx.snapshot.frontend(&FrontendKey::of_destination(&entry.key))?;
+    let in_set = |is_outside| {
+        let set = cx.snapshot.backends_of(frontend, is_outside)?;
+        set.get(&entry.backend())?.node
+    };
+    in_set(true).or_else(|| in_set(false))
 }
 
 /// The node still has the address that the flow was given.

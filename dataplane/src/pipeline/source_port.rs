@@ -12,6 +12,8 @@ use crate::flow::{FlowEntry, tcp};
 
 /// Ports that are tried before the flow is refused.
 const ATTEMPTS_MAX: u32 = 32;
+/// Attempts after which unconfirmed flows lose their ports.
+const PATIENCE: u32 = 8;
 
 /// Settles the source port of a decision. The client's own port stays where it may and is free;
 /// otherwise it is one of the worker's block, by RFC 6056 algorithm 3: each remote has its own
@@ -28,15 +30,32 @@ pub(super) fn settle(decision: &mut Decision, cx: &mut Context<'_>) -> Result<()
         return Err(Drop::SnatUnsupported);
     }
     let block = cx.snapshot.snat_ports().block(cx.me, cx.workers);
-    for _ in 0..ATTEMPTS_MAX {
+    for attempt in 0..ATTEMPTS_MAX {
         let offset = cx.flows.next_port_offset(&decision.to) % block.len();
         decision.to.sport = block.min + offset as u16;
         // The remote may still wait for packets of a closed connection: its port rests.
-        if make_room(&decision.to.reversed(), false, cx) {
+        let answers = decision.to.reversed();
+        if make_room(&answers, false, cx) || attempt >= PATIENCE && evict(&answers, cx) {
             return Ok(());
         }
     }
     Err(Drop::SnatExhausted)
+}
+
+/// Takes a port from a flow that nobody has confirmed for a second, as a flood leaves them.
+#[cold]
+fn evict(answers: &FlowKey, cx: &mut Context<'_>) -> bool {
+    let Some(old) = cx.flows.find(answers, cx.flows.hash(answers)) else { return true };
+    let forward = match cx.flows.entry(old).peer {
+        FlowEntry::NO_PEER => old,
+        peer => peer,
+    };
+    if !cx.flows.is_unconfirmed(forward, cx.now_ms) {
+        return false;
+    }
+    cx.flows.remove(old);
+    cx.counters.count_evicted(1);
+    true
 }
 
 /// Ports, and identifiers of echo requests.

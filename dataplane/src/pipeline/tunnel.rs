@@ -13,7 +13,7 @@ use weir_packet::{
 };
 use weir_tables::{Adjacency, BackendAddr, DsrDispatch, Egress, FrontendKey};
 
-use super::{Context, refuse, related};
+use super::{Context, fragment, refuse, related};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
 
@@ -31,7 +31,7 @@ const ETHERNET_BYTES: usize = 14;
 /// pod's worker goes on with it. Other packets stay as they are: somebody else's tunnel ends at the
 /// host.
 #[cold]
-pub(super) fn open(packet: &mut Packet, cx: &Context<'_>) {
+pub(super) fn open(packet: &mut Packet, cx: &mut Context<'_>) {
     let (snapshot, key) = (cx.snapshot, packet.key);
     if packet.headers.protocol == protocol::UDP && key.dport == GENEVE_PORT {
         let Some(geneve) = parse_geneve(packet.frame.bytes(), &packet.headers) else { return };
@@ -41,13 +41,14 @@ pub(super) fn open(packet: &mut Packet, cx: &Context<'_>) {
         if !snapshot.is_host_addr(&key.dst) || !is_for_pod {
             return;
         }
-        if !snapshot.is_in_cluster(&key.src) {
+        // Of pods, which are in the cluster as well, nobody may wrap what he likes.
+        if !snapshot.is_node_addr(&key.src) {
             packet.verdict = Verdict::Drop(Drop::TunnelRefused);
             return;
         }
         let service = geneve.service.map(|(addr, l4_port)| BackendAddr { addr, l4_port });
         packet.frame.cut_front(geneve.inner_at);
-        return go_on(packet, |_| Some(Stage::Tunnelled { service }), cx);
+        return go_on(packet, |_, _| Some(Stage::Tunnelled { service }), cx);
     }
     if !matches!(snapshot.resolve(&key.dst), Egress::Pod { .. }) {
         return;
@@ -55,30 +56,46 @@ pub(super) fn open(packet: &mut Packet, cx: &Context<'_>) {
     match snapshot.dsr_dispatch() {
         DsrDispatch::Ipip => {
             let Some(ipip) = parse_ipip(packet.frame.bytes(), &packet.headers) else { return };
+            if !snapshot.is_node_addr(&key.src) {
+                packet.verdict = Verdict::Drop(Drop::TunnelRefused);
+                return;
+            }
             let cut = decapsulate_ipip(packet.frame.bytes_mut(), &ipip);
             packet.frame.cut_front(cut);
-            go_on(packet, |packet| chosen(packet, &key.dst, cx), cx);
+            go_on(packet, |packet, cx| chosen(packet, &key.dst, cx), cx);
         }
         DsrDispatch::Option if packet.headers.has_extensions => {
             let order = ByteOrder::Network;
             let found = parse_option(packet.frame.bytes(), &packet.headers, order);
             let Some((addr, l4_port)) = found else { return };
+            if matches!(snapshot.resolve(&key.src), Egress::Pod { .. } | Egress::Host { .. }) {
+                packet.verdict = Verdict::Drop(Drop::SourceSpoofed);
+                return;
+            }
             let headers = packet.headers;
             let cut = remove_option(packet.frame.bytes_mut(), &headers);
             packet.frame.cut_front(cut);
             let service = Some(BackendAddr { addr, l4_port });
-            go_on(packet, |_| Some(Stage::Tunnelled { service }), cx);
+            go_on(packet, |_, _| Some(Stage::Tunnelled { service }), cx);
         }
         _ => {}
     }
 }
 
 /// Reads the inner packet and gives it to the worker of the pod.
-fn go_on(packet: &mut Packet, stage: impl FnOnce(&Packet) -> Option<Stage>, cx: &Context<'_>) {
+fn go_on(
+    packet: &mut Packet,
+    stage: impl FnOnce(&Packet, &Context<'_>) -> Option<Stage>,
+    cx: &mut Context<'_>,
+) {
     packet.verdict = Verdict::Drop(Drop::TunnelRefused);
     let Ok(Parsed::Ip(inner)) = parse(packet.frame.bytes()) else { return };
     (packet.headers, packet.key) = (inner.headers, inner.key);
-    let Some(stage) = stage(packet) else { return };
+    packet.stage = Stage::Gathered;
+    if packet.headers.fragment != Fragment::None {
+        fragment::match_ports(packet, cx);
+    }
+    let Some(stage) = stage(packet, cx) else { return };
     let dst = match stage {
         Stage::Chosen { backend } => backend.addr,
         _ => packet.key.dst,
@@ -100,8 +117,8 @@ fn chosen(packet: &Packet, addr: &weir_packet::Addr, cx: &Context<'_>) -> Option
     }
     let frontend = cx.snapshot.frontend(&FrontendKey::of_destination(&key))?;
     let in_set = |is_outside| {
-        let backends = cx.snapshot.backends_of(frontend, is_outside)?.backends().iter();
-        backends.map(|backend| backend.addr).find(|backend| backend.addr == *addr)
+        let set = cx.snapshot.backends_of(frontend, is_outside)?;
+        set.first_at(addr).map(|backend| backend.addr)
     };
     Some(Stage::Chosen { backend: in_set(true).or_else(|| in_set(false))? })
 }

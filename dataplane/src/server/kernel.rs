@@ -241,6 +241,12 @@ impl Kernel {
             }),
             uplinks: uplinks.collect(),
             addresses: state.addresses.keys().map(|(ip, _)| Addr::from(*ip)).collect(),
+            uplink_addresses: state
+                .addresses
+                .keys()
+                .filter(|(_, ifindex)| self.uplinks.contains(ifindex))
+                .map(|(ip, _)| Addr::from(*ip))
+                .collect(),
             routes: state.routes.iter().filter_map(|route| self.route(route)).collect(),
             neighbours: neighbours.collect(),
         }

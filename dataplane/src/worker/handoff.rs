@@ -26,6 +26,8 @@ pub struct HandoffPorts {
     /// Towards each worker; `None` for itself.
     out: Vec<Option<Outbound>>,
     inbound: Vec<Consumer<Handed>>,
+    /// The ring to begin with: a busy one must not starve those behind it.
+    first: usize,
 }
 
 struct Outbound {
@@ -37,8 +39,9 @@ struct Outbound {
 /// Joins workers, one waker each, by rings.
 pub fn connect(wakers: &[Waker]) -> Vec<HandoffPorts> {
     let workers = wakers.len();
-    let mut ports: Vec<HandoffPorts> =
-        (0..workers).map(|_| HandoffPorts { out: Vec::new(), inbound: Vec::new() }).collect();
+    let mut ports: Vec<HandoffPorts> = (0..workers)
+        .map(|_| HandoffPorts { out: Vec::new(), inbound: Vec::new(), first: 0 })
+        .collect();
     for from in 0..workers {
         for to in 0..workers {
             if from == to {
@@ -77,7 +80,10 @@ impl HandoffPorts {
     /// Moves waiting packets into the batch; how many.
     pub(super) fn take(&mut self, batch: &mut Batch) -> usize {
         let before = batch.len();
-        for ring in &mut self.inbound {
+        let rings = self.inbound.len();
+        self.first = (self.first + 1) % rings.max(1);
+        for at in 0..rings {
+            let ring = &mut self.inbound[(self.first + at) % rings];
             while batch.room() > 0
                 && let Ok(handed) = ring.pop()
             {

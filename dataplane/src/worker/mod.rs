@@ -29,8 +29,10 @@ mod sleep;
 pub use handoff::{HandoffPorts, connect};
 pub use sleep::{Doorbell, FDS_MAX, Sleeper, Waker};
 
-/// Refused packets that are answered per turn; the rest are dropped silently.
-const ANSWERS_PER_TURN: u32 = 32;
+/// Packets that are answered by ourselves in a burst, and per millisecond after it; the rest are
+/// dropped silently.
+const ANSWERS_BURST: u32 = 32;
+const ANSWERS_PER_MS: u32 = 10;
 /// Batches of handed-over packets per turn, at most: devices wait meanwhile.
 const HANDOFF_BATCHES: usize = 4;
 /// A worker that did not run for longer than this was hung or stopped, and the kernel has gone by
@@ -70,6 +72,8 @@ pub struct Worker<D> {
     snapshot: Arc<Snapshot>,
     batch: Batch,
     unresolved: Vec<NextHop>,
+    answers_left: u32,
+    answers_at_ms: u32,
     last_heartbeat: Instant,
     last_turn: Instant,
 }
@@ -82,6 +86,8 @@ impl<D: Device> Worker<D> {
             newest: Cache::new(Arc::clone(&parts.snapshots)),
             batch: Batch::new(),
             unresolved: Vec::with_capacity(UNRESOLVED_MAX),
+            answers_left: ANSWERS_BURST,
+            answers_at_ms: 0,
             last_heartbeat: Instant(0),
             last_turn: Instant(0),
             parts,
@@ -114,6 +120,7 @@ impl<D: Device> Worker<D> {
         if !Arc::ptr_eq(newest, &self.snapshot) {
             self.snapshot = Arc::clone(newest);
         }
+        self.allow_answers(now.as_millis_wrapping());
         let mut moved = 0;
         for device in 0..self.parts.devices.len() {
             self.parts.devices[device].recv(&mut self.batch, &mut self.parts.pool);
@@ -232,7 +239,6 @@ impl<D: Device> Worker<D> {
         }
         let parts = &mut self.parts;
         let snapshot: &Snapshot = &self.snapshot;
-        let mut answers_left = ANSWERS_PER_TURN;
         pipeline::run(
             &mut self.batch,
             &mut Context {
@@ -243,7 +249,7 @@ impl<D: Device> Worker<D> {
                 now_ms: now.as_millis_wrapping(),
                 counters: &parts.counters,
                 unresolved: &mut self.unresolved,
-                answers_left: &mut answers_left,
+                answers_left: &mut self.answers_left,
             },
         );
         // Taken apart at once: moving whole packets would cost more than sending their frames.
@@ -258,6 +264,12 @@ impl<D: Device> Worker<D> {
             parts.ring_doorbell();
         }
         count
+    }
+
+    fn allow_answers(&mut self, now_ms: u32) {
+        let passed_ms = now_ms.wrapping_sub(self.answers_at_ms).min(ANSWERS_BURST);
+        self.answers_at_ms = now_ms;
+        self.answers_left = (self.answers_left + passed_ms * ANSWERS_PER_MS).min(ANSWERS_BURST);
     }
 
     fn report(&mut self, expired: u32, now: Instant) {

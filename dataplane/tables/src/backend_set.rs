@@ -89,6 +89,12 @@ impl BackendSet {
         BackendSet { name, protocol, backends, choice, params, are_all_terminating }
     }
 
+    /// The same backends under other parameters.
+    pub(crate) fn with_params(&self, params: MaglevParams) -> BackendSet {
+        let (name, backends) = (self.name.clone(), self.backends.clone());
+        BackendSet::new(name, self.protocol, self.algorithm(), backends, params)
+    }
+
     /// The set's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -132,6 +138,12 @@ impl BackendSet {
     pub fn get(&self, addr: &BackendAddr) -> Option<&Backend> {
         let at = self.backends.binary_search_by_key(addr, |backend| backend.addr).ok()?;
         self.backends.get(at)
+    }
+
+    /// The first backend at an IP address, by port.
+    pub fn first_at(&self, addr: &Addr) -> Option<&Backend> {
+        let at = self.backends.partition_point(|backend| backend.addr.addr < *addr);
+        self.backends.get(at).filter(|backend| backend.addr.addr == *addr)
     }
 
     /// Whether a backend would be chosen for new flows now.

@@ -115,6 +115,8 @@ pub struct Network {
     pub uplinks: Vec<Uplink>,
     /// The node's own addresses on any interface.
     pub addresses: Vec<Addr>,
+    /// Those of uplinks among them: translated packets may have one of these as source.
+    pub uplink_addresses: Vec<Addr>,
     pub routes: Vec<Route>,
     /// Resolved neighbours on uplinks.
     pub neighbours: BTreeMap<NextHop, Mac>,

@@ -51,7 +51,7 @@ pub(crate) struct NodeView {
 }
 
 impl NodeView {
-    /// `known` are the node's own addresses; the configured ones go first.
+    /// `known` are addresses of the node's uplinks; the configured ones go first.
     pub(crate) fn new(config: &NodeConfig, known: &[Addr]) -> NodeView {
         let set = |ranges: &[Prefix]| {
             PrefixMap::new(ranges.iter().map(|range| (*range, range.is_single())))

@@ -33,6 +33,8 @@ pub enum Rejection {
     PortTaken(PortId, String),
     #[error("{0} is full: {1} is the most that this node holds")]
     Full(&'static str, usize),
+    #[error("{0} ports for source translation, but {1} workers: give every worker at least one")]
+    SnatPorts(u32, u8),
     #[error("an endpoint needs at least one address")]
     NoAddress,
     #[error("{0}: give a unicast address")]
@@ -72,11 +74,7 @@ impl Tables {
                 self.upsert_backend_set(name, protocol, algorithm, backends)
             }
             Object::Endpoint(endpoint) => self.upsert_endpoint(endpoint),
-            Object::Node(node) => {
-                self.node = node;
-                self.rebuild_host_addrs();
-                Ok(())
-            }
+            Object::Node(node) => self.upsert_node(node),
         }
     }
 
@@ -163,6 +161,23 @@ impl Tables {
         self.next.routes = Arc::new(index_routes(&self.network.routes));
         self.rebuild_host_addrs();
         true
+    }
+
+    fn upsert_node(&mut self, node: crate::rows::NodeConfig) -> Result<(), Rejection> {
+        if node.snat_ports.len() < u32::from(self.workers) {
+            return Err(Rejection::SnatPorts(node.snat_ports.len(), self.workers));
+        }
+        let is_new_maglev = node.maglev != self.node.maglev;
+        self.node = node;
+        self.rebuild_host_addrs();
+        if is_new_maglev {
+            let sets: Vec<Arc<BackendSet>> = self.next.backend_sets.values().cloned().collect();
+            for set in sets {
+                let set = set.with_params(self.node.maglev);
+                self.next.backend_sets.insert_mut(set.name().to_owned(), Arc::new(set));
+            }
+        }
+        Ok(())
     }
 
     fn upsert_frontend(&mut self, frontend: Frontend) -> Result<(), Rejection> {
@@ -326,7 +341,7 @@ impl Tables {
             addrs.insert_mut(*addr, ());
         }
         self.next.host_addrs = addrs;
-        self.next.node = Arc::new(NodeView::new(&self.node, &self.network.addresses));
+        self.next.node = Arc::new(NodeView::new(&self.node, &self.network.uplink_addresses));
     }
 }
 

@@ -214,6 +214,7 @@ pub fn network() -> Network {
         route(addr("docker", family), docker, RouteTarget::Kernel);
         route(addr("nowhere", family), nowhere, RouteTarget::Unreachable);
         network.addresses.push(addr("host", family));
+        network.uplink_addresses.push(addr("host", family));
         network.neighbours.insert(NextHop { port: UPLINK_PORT, addr: router }, ROUTER_MAC);
     }
     network

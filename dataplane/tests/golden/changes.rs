@@ -195,3 +195,25 @@ fn flows_expire_and_the_next_packet_is_a_first_one() {
         s.forwards("out: udp client:4000 > pair:53", "red: udp client:4000 > red:5353 ttl 63");
     });
 }
+
+#[test]
+fn a_flow_that_is_older_than_its_service_moves_to_it_at_once() {
+    in_every_world(|s| {
+        s.delete_service("lb");
+        s.forwards("blue: udp blue:4000 > lb:53", "out: udp blue:4000 > lb:53 ttl 63");
+        let rows = node::frontends("lb").into_iter().map(weir_tables::Object::Frontend);
+        s.world.upsert(rows);
+        s.forwards("blue: udp blue:4000 > lb:53", "green: udp blue:4000 > green:5353 ttl 63");
+        s.forwards("green: udp green:5353 > blue:4000", "blue: udp lb:53 > blue:4000 ttl 63");
+    });
+}
+
+#[test]
+fn answers_that_the_kernel_received_belong_to_their_flow() {
+    in_every_world(|s| {
+        s.forwards("blue: udp blue:4000 > far:53", "out: udp blue:4000 > remote:5353 ttl 63");
+        // By an interface that is no uplink: the kernel routes it into the pod's veth.
+        s.forwards("host: udp remote:5353 > blue:4000", "blue: udp far:53 > blue:4000");
+        s.forwards("blue: udp blue:4000 > far:53", "out: udp blue:4000 > remote:5353 ttl 63");
+    });
+}

@@ -197,11 +197,33 @@ fn readdress(frame: &mut [u8], dispatch: DsrDispatch, family: u8) {
 
 #[test]
 fn nobody_but_a_node_of_the_cluster_makes_a_pod_answer_as_a_service() {
-    in_every_world(|s| {
-        set_up(s, DsrDispatch::Geneve, "remote");
-        let mut frame = sent(s, "tcp/S client:4000 > lb:80");
-        readdress(&mut frame, DsrDispatch::Geneve, s.family);
-        s.configure(|node| node.cluster_ranges = Vec::new());
-        s.raw("out", &frame, &[], "received 1, tunnel_refused 1");
-    });
+    for dispatch in [DsrDispatch::Geneve, DsrDispatch::Ipip] {
+        in_every_world(|s| {
+            set_up(s, dispatch, "remote");
+            let mut frame = sent(s, "tcp/S client:4000 > lb:80");
+            readdress(&mut frame, dispatch, s.family);
+            set_up(s, dispatch, "green");
+            // The sender is in the cluster, but as a pod might be.
+            s.configure(|node| {
+                let range = |length, family| {
+                    Prefix::new(addr(OTHER, family), length).expect("not too long")
+                };
+                node.cluster_ranges = vec![range(24, 4), range(64, 6)];
+            });
+            s.raw("out", &frame, &[], "received 1, tunnel_refused 1");
+        });
+    }
+}
+
+#[test]
+fn a_pod_answers_as_no_service_but_its_own() {
+    for dispatch in [DsrDispatch::Geneve, DsrDispatch::Option] {
+        in_every_world(|s| {
+            set_up(s, dispatch, "remote");
+            let mut frame = sent(s, "tcp/S client:4000 > lb:80");
+            readdress(&mut frame, dispatch, s.family);
+            set_up(s, dispatch, "red");
+            s.raw("out", &frame, &[], "received 1, tunnel_refused 1");
+        });
+    }
 }

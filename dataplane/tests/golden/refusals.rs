@@ -55,7 +55,7 @@ fn service_addresses_answer_pings() {
 }
 
 #[test]
-fn refusals_are_limited_per_turn() {
+fn refusals_are_limited() {
     in_every_world(|s| {
         // One batch: the first 32 are told, and the rest dropped without a word.
         let frame = s.frame("blue", "tcp/S blue:4000 > empty:80");
@@ -66,6 +66,10 @@ fn refusals_are_limited_per_turn() {
         assert_eq!(sent, ["blue: tcp/AR empty:80 > blue:4000"; 32]);
         let told = "received 60, transmitted 32, originated 60, no_backend 60";
         assert_eq!(counts, format!("{told}, reply_rate_limited 28"));
+        // Pings, too; and a few milliseconds later both are answered again.
+        s.drops("blue: ping blue > lb id 7", "reply_rate_limited");
+        s.world.clock.advance_ns(4_000_000);
+        s.forwards("blue: ping blue > lb id 7", "blue: pong lb > blue id 7");
     });
 }
 
@@ -159,6 +163,7 @@ fn a_flood_of_syns_evicts_nobody_but_its_own() {
         let answered = "green: tcp/S blue:1 > green:8080 ttl 63";
         s.forwards("blue: tcp/S blue:1 > web:80", answered);
         s.forwards("green: tcp/SA green:8080 > blue:1", "blue: tcp/SA web:80 > blue:1 ttl 63");
+        s.forwards("blue: tcp/A blue:1 > web:80", "green: tcp/A blue:1 > green:8080 ttl 63");
         // An established connection, and three times as many SYNs as fit.
         for round in 0..3_u16 {
             for sport in 0..300 {

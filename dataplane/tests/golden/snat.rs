@@ -99,6 +99,7 @@ fn a_new_address_of_the_node_ends_the_old_translations() {
         s.forwards_from("blue: udp blue:4000 > client:53", "out: udp host:* > client:53 ttl 63");
         let mut network = crate::common::node::network();
         network.addresses = vec![addr("near", s.family)];
+        network.uplink_addresses = network.addresses.clone();
         s.world.tables.set_network(network);
         s.world.publish();
         s.forwards_from("blue: udp blue:4000 > client:53", "out: udp near:* > client:53 ttl 63");
@@ -132,5 +133,39 @@ fn an_exhausted_range_refuses_and_says_so() {
         // And after their time they are free again.
         s.advance_ms(60_000);
         s.forwards_from("out: udp client:4999 > far:53", "out: udp host:* > remote:5353 ttl 63");
+    });
+}
+
+#[test]
+fn a_flood_of_syns_gives_its_ports_back() {
+    in_every_world(|s| {
+        let workers = u16::from(s.world.layout.workers);
+        s.configure(|node| {
+            node.snat_ports = SnatPorts { min: 49152, max: 49151 + 2 * workers };
+        });
+        // A connection that is one, and forged ones that take all other ports, answered or not.
+        let there = "out: tcp/S host:* > remote:8080";
+        let own = s.forwards_from("host: tcp/S host:1 > far:80", there);
+        s.forwards(
+            &format!("out: tcp/SA remote:8080 > host:{own}"),
+            "host: tcp/SA far:80 > host:1",
+        );
+        let on = format!("out: tcp/A host:{own} > remote:8080");
+        s.forwards("host: tcp/A host:1 > far:80", &on);
+        for sport in 4000..4100 {
+            let frame = s.frame("out", &format!("tcp/S client:{sport} > far:80"));
+            s.run(crate::common::node::port_of("out"), &frame);
+        }
+        for port in 49152..49152 + 2 * workers {
+            if port != own {
+                let frame = s.frame("out", &format!("tcp/SA remote:8080 > host:{port}"));
+                s.run(crate::common::node::port_of("out"), &frame);
+            }
+        }
+        s.drops("host: tcp/S host:2 > far:80", "snat_exhausted");
+        s.world.clock.advance_ns(1_000_000_000);
+        let other = s.forwards_from("host: tcp/S host:3 > far:80", there);
+        assert_ne!(other, own, "not from a connection that both sides have confirmed");
+        s.forwards("host: tcp/A host:1 > far:80", &on);
     });
 }

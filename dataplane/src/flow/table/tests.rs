@@ -66,9 +66,12 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 fn tcp_flows_expire_by_state() {
     let timeouts = Timeouts::default();
     type Case = (&'static str, &'static [(bool, u8)], u32);
-    let rows: [Case; 5] = [
+    let handshake = &[(true, SYN), (false, SYN | ACK), (true, ACK)];
+    let rows: [Case; 7] = [
         ("only a SYN", &[(true, SYN)], timeouts.tcp_syn_ms),
-        ("answered", &[(true, SYN), (false, SYN | ACK)], timeouts.tcp_established_ms),
+        ("answered", &[(true, SYN), (false, SYN | ACK)], timeouts.tcp_syn_ms),
+        ("answered, and both go on", handshake, timeouts.tcp_established_ms),
+        ("an ACK out of the blue", &[(true, ACK), (true, ACK)], timeouts.tcp_syn_ms),
         ("half closed", &[(false, SYN | ACK), (true, FIN | ACK)], timeouts.tcp_established_ms),
         ("closed", &[(false, ACK), (true, FIN), (false, FIN)], timeouts.tcp_closing_ms),
         ("reset", &[(false, ACK), (false, RST)], timeouts.tcp_closing_ms),
@@ -93,6 +96,7 @@ fn a_flow_lives_while_either_direction_speaks() {
     let reverse = table.entry(forward).peer;
     table.note_packet(forward, 60, SYN, 0);
     table.note_packet(reverse, 60, SYN | ACK, 0);
+    table.note_packet(forward, 60, ACK, 0);
     for hour in 1..10 {
         table.note_packet(reverse, 60, ACK, hour * 3_600_000);
         assert_eq!(table.sweep(16, hour * 3_600_000 + 1), 0);

@@ -2,14 +2,15 @@
 //! address, and that node answers the client straight, from the service's address.
 
 use weir_packet::{Addr, FlowKey};
-use weir_tables::{BackendAddr, Egress, Frontend, FrontendKey, NextHop, Snapshot};
+use weir_tables::{BackendAddr, DsrDispatch, Egress, Frontend, FrontendKey, NextHop, Snapshot};
 
 use super::service::towards;
 use super::{Answers, Decision, Facts, Half, Refusal, follow};
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
 
-/// Sends a flow to a backend of another node; `None` where it is not known which. Answers do not
+/// Sends a flow to a backend of another node; `None` where that is not known, or cannot answer in the
+/// service's name. Answers do not
 /// come by here, so there is nothing to remember for them.
 pub(super) fn send(
     backend: &BackendAddr,
@@ -18,6 +19,12 @@ pub(super) fn send(
     key: &FlowKey,
     snapshot: &Snapshot,
 ) -> Option<Decision> {
+    // IP in IP carries no NodePort: the other node has none at this node's address.
+    let is_lost = frontend.is_on_all_node_addrs() && snapshot.dsr_dispatch() == DsrDispatch::Ipip;
+    // The kernel of a host would answer a process's client with its own address.
+    if is_lost || snapshot.is_node_addr(&backend.addr) {
+        return None;
+    }
     let set = snapshot.backends_of(frontend, is_outside)?;
     let (action, unresolved) = way_to_node(set.get(backend)?.node.as_ref()?, snapshot)?;
     let half = Half { action, out_port: 0, flags: flow_flags::TO_SERVICE };
@@ -65,14 +72,20 @@ pub(super) fn decide(
     })
 }
 
-/// Nobody makes a pod answer from any address but those of services, NodePorts of other nodes
-/// included.
+/// Nobody makes a pod answer from any address but those of services that it is a backend of,
+/// NodePorts of other nodes included.
 fn is_service(service: &BackendAddr, key: &FlowKey, snapshot: &Snapshot) -> bool {
-    let frontend =
+    if service.addr.is_v4() != key.dst.is_v4() {
+        return false;
+    }
+    let exact =
         FrontendKey { addr: service.addr, l4_port: service.l4_port, protocol: key.protocol };
-    let on_all = FrontendKey { addr: Addr::unspecified(key.dst.is_v4()), ..frontend };
-    let is_node_port =
-        || snapshot.is_in_cluster(&service.addr) && snapshot.frontend_at(&on_all).is_some();
-    service.addr.is_v4() == key.dst.is_v4()
-        && (snapshot.frontend(&frontend).is_some() || is_node_port())
+    let on_all = FrontendKey { addr: Addr::unspecified(key.dst.is_v4()), ..exact };
+    let node_port =
+        || snapshot.frontend_at(&on_all).filter(|_| snapshot.is_node_addr(&service.addr));
+    let Some(frontend) = snapshot.frontend(&exact).or_else(node_port) else { return false };
+    let backend = BackendAddr { addr: key.dst, l4_port: key.dport };
+    [true, false].into_iter().any(|is_outside| {
+        snapshot.backends_of(frontend, is_outside).is_some_and(|set| set.get(&backend).is_some())
+    })
 }

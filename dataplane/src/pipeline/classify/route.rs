@@ -7,6 +7,7 @@ use super::{
     Answers, Decision, Facts, Half, Refusal, SourcePort, answers_port, client_way, follow,
     port_is_pod,
 };
+use crate::batch::Stage;
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
 
@@ -31,7 +32,8 @@ pub(super) fn decide(
         _ => {}
     }
     let way = follow(&key.dst, facts.me, snapshot).ok_or(Refusal::Tell(Drop::NoRoute))?;
-    let forward = Half { action: way.action, out_port: way.out_port, flags: 0 };
+    let flags = if facts.stage == Stage::Deliver { 0 } else { flow_flags::PLAIN };
+    let forward = Half { action: way.action, out_port: way.out_port, flags };
     let mut decision = Decision { unresolved: way.unresolved, ..Decision::one_way(key, forward) };
     let is_masqueraded = port_is_pod(facts.port)
         && matches!(egress, Egress::Uplink { .. } | Egress::Unresolved(_))
@@ -40,7 +42,7 @@ pub(super) fn decide(
         let none = Refusal::Tell(Drop::NeedsSnat);
         decision.to.src = snapshot.snat_addr(key.src.is_v4()).ok_or(none)?;
         decision.source_port = SourcePort::Allocated;
-        decision.forward.flags = flow_flags::SNAT;
+        decision.forward.flags |= flow_flags::SNAT;
     }
     // Packets from outside that another worker delivers leave no trace here but the way to it.
     let passes_through =

@@ -7,7 +7,9 @@
 //!   the director translates the source, too, or sends the packet on in a tunnel (DSR).
 
 use weir_packet::{Addr, FlowKey, protocol};
-use weir_tables::{BackendAddr, Egress, Forwarding, Frontend, PortId, Snapshot, WorkerId};
+use weir_tables::{
+    BackendAddr, DsrDispatch, Egress, Forwarding, Frontend, PortId, Snapshot, WorkerId,
+};
 
 use super::{
     Answers, Decision, Facts, Half, Pin, Refusal, SourcePort, answers_port, client_way, dsr,
@@ -31,8 +33,16 @@ pub(super) fn decide(
     let is_from_uplink = facts.port == PortId::UPLINK;
     let director = director(key, frontend.affinity_s > 0, facts.workers);
     if let Stage::Chosen { backend } = facts.stage {
-        let decision = translate(backend, key, facts, snapshot)?;
-        return Ok(Decision { director: (director != facts.me).then_some(director), ..decision });
+        let mut decision = translate(backend, key, facts, snapshot)?;
+        decision.director = (director != facts.me).then_some(director);
+        let may_be_tunnelled =
+            frontend.forwarding == Forwarding::Dsr && snapshot.dsr_dispatch() == DsrDispatch::Ipip;
+        if let Some(answers) = &mut decision.answers
+            && may_be_tunnelled
+        {
+            answers.half.flags |= flow_flags::FROM_DSR;
+        }
+        return Ok(decision);
     }
     if is_from_uplink && facts.stage.is_first_hand() && director != facts.me {
         let half = Half::plain(Action::Direct { worker: director });
@@ -101,13 +111,20 @@ fn choose(
         _ => Refusal::Tell(Drop::NoBackend),
     };
     let set = snapshot.backends_of(frontend, is_outside).ok_or_else(nobody)?;
+    if let Stage::Informed { backend } = facts.stage
+        && set.get(&backend).is_some()
+    {
+        return Ok(backend);
+    }
     if let Some(pinned) = facts.pinned
+        && frontend.affinity_s > 0
         && set.takes_flows(&pinned)
     {
         return Ok(pinned);
     }
     let backend = set.pick(key, frontend.affinity_s > 0).ok_or_else(nobody)?;
-    Ok(backend.addr)
+    let is_of_family = backend.addr.addr.is_v4() == key.dst.is_v4();
+    is_of_family.then_some(backend.addr).ok_or_else(nobody)
 }
 
 /// The key of a flow to a backend.
