@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::process::{Process, agent_command, free_address, http_get, signal};
 use common::{FakeDataplane, dataplane_socket, service};
 use rustix::process::Signal;
+use weir_api::v1::{Protocol, SnatClient, SnatRemote};
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 
@@ -109,6 +110,58 @@ fn an_agent_serves_its_command_line_and_its_metrics() {
     assert!(!output.status.success());
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("agent.sock: another process serves this socket"), "{errors}");
+}
+
+#[test]
+fn the_users_of_source_ports_are_shown_with_the_names_of_pods() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let fake = FakeDataplane::new();
+    let _server = fake.serve(&dataplane_socket(folder));
+    fake.with(|told| (told.snat_usage.port_min, told.snat_usage.port_max) = (50_000, 50_099));
+    let table = String::from_utf8(weir(folder, &["snat", "top"]).stdout).unwrap();
+    let nobody = "source ports 50000-50099: none in use, no flow leaves with the node's address\n";
+    assert_eq!(table, nobody, "without an agent");
+
+    fake.with(|told| {
+        let remote = |destination: [u8; 4], used| SnatRemote {
+            protocol: Protocol::Tcp.into(),
+            source: vec![192, 0, 2, 1],
+            destination: destination.into(),
+            destination_port: 443,
+            worker: 1,
+            used,
+            limit: 50,
+        };
+        told.snat_usage.flows = 27;
+        told.snat_usage.remotes = vec![remote([198, 51, 100, 7], 25), remote([203, 0, 113, 9], 2)];
+        let client = |address: Vec<u8>, flows| SnatClient { address, flows };
+        let outside = "2001:db8::5".parse::<std::net::Ipv6Addr>().unwrap().octets().into();
+        told.snat_usage.clients = vec![client(vec![10, 0, 0, 1], 26), client(outside, 1)];
+    });
+    make_manifests(folder);
+    let mut agent = Process::start(&mut agent_command(folder));
+    agent.wait_for("the dataplane runs revision 1");
+    let attach = ["endpoint", "attach", "default/a", "--interface=lo", "--mac=02:00:00:00:00:01"];
+    assert!(weir(folder, &[&attach[..], &["--address=10.0.0.1"]].concat()).status.success());
+    let table = String::from_utf8(weir(folder, &["snat", "top"]).stdout).unwrap();
+    let expected = "\
+source ports 50000-50099: 27 flows leave with the node's address
+
+PROTO  SOURCE     DESTINATION       WORKER  USED  OF  PERCENT
+TCP    192.0.2.1  198.51.100.7:443       1    25  50     50.0
+TCP    192.0.2.1  203.0.113.9:443        1     2  50      4.0
+
+CLIENT     ADDRESS      FLOWS
+default/a  10.0.0.1        26
+-          2001:db8::5      1
+";
+    assert_eq!(table, expected);
+    let usage = weir_json(folder, &["snat", "top", "--limit=1"]);
+    assert_eq!(usage["remotes"].as_array().unwrap().len(), 1);
+    assert_eq!(usage["remotes"][0]["destination"], "198.51.100.7:443");
+    let client = serde_json::json!({"address": "10.0.0.1", "endpoint": "default/a", "flows": 26});
+    assert_eq!(usage["clients"], serde_json::json!([client]));
 }
 
 /// The binaries beside each other, with a shell script as the dataplane.

@@ -42,6 +42,7 @@
 
 mod cleanup;
 pub mod clock;
+pub mod cluster;
 mod command;
 mod error;
 mod forwarder;
@@ -51,12 +52,14 @@ mod interrupt;
 mod lab;
 mod link;
 mod namespace;
+pub mod pattern;
 mod privilege;
 mod process;
 pub mod report;
 pub mod testbed;
 
 pub use cleanup::remove_kept;
+pub use cluster::{Cluster, ClusterOptions, ClusterService, Topology};
 pub use command::program;
 pub use error::{Error, Result};
 pub use forwarder::Link;
@@ -67,4 +70,4 @@ pub use lab::Lab;
 pub use link::LinkOptions;
 pub use privilege::{privileged, skipped};
 pub use process::Process;
-pub use testbed::{Testbed, TestbedOptions};
+pub use testbed::{Node, Testbed, TestbedOptions};

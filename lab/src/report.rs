@@ -55,6 +55,8 @@ pub struct UdpReport {
     pub extra: u64,
     /// First answers by the server's name.
     pub backends: BTreeMap<String, u64>,
+    /// The same by the address that the server saw.
+    pub askers: BTreeMap<String, u64>,
     pub elapsed_ms: u64,
 }
 

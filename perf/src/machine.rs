@@ -29,6 +29,16 @@ pub fn pin() {
     }
 }
 
+/// KiB of a line `name: N kB` of a file below `/proc`.
+///
+/// # Errors
+/// There is no such line.
+pub fn kib(path: &str, name: &str) -> anyhow::Result<u64> {
+    let value = field(path, name);
+    let number = value.trim_end_matches(" kB").parse();
+    number.map_err(|_| anyhow::anyhow!("no {name} in {path}"))
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

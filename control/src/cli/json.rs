@@ -149,6 +149,34 @@ pub(super) struct Drop {
     pub description: String,
 }
 
+/// `weir snat top`.
+#[derive(Debug, Serialize)]
+pub(super) struct SnatUsage {
+    pub port_min: u32,
+    pub port_max: u32,
+    pub flows: u64,
+    pub remotes: Vec<SnatRemote>,
+    pub clients: Vec<SnatClient>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SnatRemote {
+    pub protocol: &'static str,
+    pub source: String,
+    pub destination: String,
+    pub worker: u32,
+    pub used: u64,
+    pub limit: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SnatClient {
+    pub address: String,
+    /// `namespace/name` of a pod on this node; empty for others.
+    pub endpoint: String,
+    pub flows: u64,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct MaglevRun {
     pub slots: usize,
@@ -314,6 +342,35 @@ impl From<v1::DropCount> for Drop {
     fn from(it: v1::DropCount) -> Self {
         Self { reason: it.reason, packets: it.packets, description: it.description }
     }
+}
+
+impl From<v1::SnatUsageReply> for SnatUsage {
+    fn from(it: v1::SnatUsageReply) -> Self {
+        let remote = |it: v1::SnatRemote| SnatRemote {
+            protocol: protocol_name(it.protocol()),
+            source: show_address(&it.source),
+            destination: join_address(&it.destination, it.destination_port),
+            worker: it.worker,
+            used: it.used,
+            limit: it.limit,
+        };
+        let client = |it: v1::SnatClient| SnatClient {
+            address: show_address(&it.address),
+            endpoint: String::new(),
+            flows: it.flows,
+        };
+        Self {
+            port_min: it.port_min,
+            port_max: it.port_max,
+            flows: it.flows,
+            remotes: it.remotes.into_iter().map(remote).collect(),
+            clients: it.clients.into_iter().map(client).collect(),
+        }
+    }
+}
+
+fn show_address(address: &[u8]) -> String {
+    parse_address(address).map_or_else(|_| format!("{address:02x?}"), |it| it.to_string())
 }
 
 /// `address:port`; empty where the dataplane left the address out.

@@ -6,6 +6,7 @@ mod lb_args;
 mod locate;
 mod maglev;
 mod show;
+mod snat;
 mod table;
 mod up;
 
@@ -59,6 +60,9 @@ pub enum Command {
     /// The flows that the dataplane tracks.
     #[command(subcommand)]
     Flow(FlowCommand),
+    /// The source ports of the node, which flows that leave it share.
+    #[command(subcommand)]
+    Snat(SnatCommand),
     /// The pods attached to this node.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
@@ -86,6 +90,18 @@ pub enum FlowCommand {
     List {
         /// At most this many.
         #[arg(long, default_value_t = 1000, value_name = "N")]
+        limit: u32,
+    },
+}
+
+/// `weir snat`.
+#[derive(Debug, Subcommand)]
+pub enum SnatCommand {
+    /// List the remotes and the clients with the most flows: who exhausts the ports.
+    Top {
+        /// At most this many of each.
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
 }
@@ -146,6 +162,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status => show::status(&paths, output).await,
         Command::Service(ServiceCommand::List) => show::services(&paths, output).await,
         Command::Flow(FlowCommand::List { limit }) => show::flows(&paths, output, limit).await,
+        Command::Snat(SnatCommand::Top { limit }) => snat::top(&paths, output, limit).await,
         Command::Drops { all } => show::drops(&paths, output, all).await,
         Command::Endpoint(EndpointCommand::List) => show::endpoints(&paths, output).await,
         Command::Endpoint(EndpointCommand::Detach { name }) => {

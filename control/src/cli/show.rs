@@ -272,7 +272,7 @@ pub(super) async fn detach(paths: &Paths, output: Output, name: String) -> anyho
 }
 
 /// A status as its message alone: the codes mean nothing to people.
-fn explain(status: tonic::Status) -> anyhow::Error {
+pub(super) fn explain(status: tonic::Status) -> anyhow::Error {
     match status.message() {
         "" => anyhow!("the call failed: {:?}", status.code()),
         message => anyhow!("{message}"),

@@ -49,6 +49,19 @@ impl Object {
         };
         ObjectKey { kind, name: name.clone() }
     }
+
+    /// The same object, read elsewhere.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        let own = match &mut self {
+            Self::Service(it) => &mut it.origin,
+            Self::Slice(it) => &mut it.origin,
+            Self::Pod(it) => &mut it.origin,
+            Self::Node(it) => &mut it.origin,
+        };
+        *own = Some(origin);
+        self
+    }
 }
 
 /// Some of a service's endpoints, all of one address family.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -109,8 +110,11 @@ fn watch(mut directory: Directory, events: &Events, batches: &mpsc::UnboundedSen
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        reported = directory.scan(&pending);
+        let is_whole = is_idle || pending.is_unsure;
+        let quick = if is_whole { None } else { directory.scan_changed(&pending) };
+        reported = quick.unwrap_or_else(|| directory.scan(&pending));
         pending.changed.clear();
+        pending.is_unsure = false;
     }
 }
 
@@ -128,6 +132,8 @@ struct Pending {
     /// Written to and not closed yet: half a file. With the rounds since.
     held: BTreeMap<PathBuf, u32>,
     has_started: bool,
+    /// There is more than `changed` says.
+    is_unsure: bool,
 }
 
 impl Pending {
@@ -135,14 +141,20 @@ impl Pending {
         for rounds in self.held.values_mut() {
             *rounds += 1;
         }
+        let before = self.held.len();
         self.held.retain(|_, rounds| *rounds < HELD_ROUNDS_MAX);
+        self.is_unsure |= self.held.len() < before;
     }
 
     fn note(&mut self, event: notify::Result<notify::Event>) {
         let event = match event {
             Ok(event) => event,
-            Err(error) => return warn!("watching the manifests: {error}"),
+            Err(error) => {
+                self.is_unsure = true;
+                return warn!("watching the manifests: {error}");
+            }
         };
+        self.is_unsure |= event.need_rescan();
         let is_written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
         let is_closed = event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
         if matches!(event.kind, EventKind::Access(_)) && !is_closed {
@@ -164,6 +176,8 @@ struct Directory {
     root: PathBuf,
     store: ManifestStore,
     seen: BTreeMap<PathBuf, Fingerprint>,
+    /// Some are reached by symbolic links: a file can change under another name than its own.
+    has_links: bool,
 }
 
 /// Changes whenever a file does.
@@ -176,11 +190,11 @@ struct Fingerprint {
 
 impl Directory {
     fn new(root: PathBuf) -> Self {
-        Self { root, store: ManifestStore::default(), seen: BTreeMap::new() }
+        Self { root, store: ManifestStore::default(), seen: BTreeMap::new(), has_links: false }
     }
 
     fn scan(&mut self, pending: &Pending) -> Batch {
-        let mut found = BTreeMap::new();
+        let mut found = Found::default();
         if let Err(error) = list_manifests(&self.root, DEPTH_MAX, &mut found) {
             // Not the same as empty: an unmounted volume must not withdraw every service.
             let mut batch = self.store.settle();
@@ -192,41 +206,99 @@ impl Directory {
             });
             return batch;
         }
+        self.has_links = found.has_links;
         let gone: Vec<PathBuf> =
-            self.seen.keys().filter(|path| !found.contains_key(*path)).cloned().collect();
+            self.seen.keys().filter(|path| !found.files.contains_key(*path)).cloned().collect();
         for path in gone {
-            self.seen.remove(&path);
-            self.store.remove_file(&path);
+            self.forget(&path);
         }
-        for (path, fingerprint) in found {
-            let is_same =
-                self.seen.get(&path) == Some(&fingerprint) && !pending.changed.contains(&path);
-            if is_same || pending.held.contains_key(&path) {
-                continue;
-            }
-            let text = read_text(&path, fingerprint.bytes);
-            self.store.put_file(&path, text.as_deref().map_err(Clone::clone));
-            self.seen.insert(path, fingerprint);
+        for (path, fingerprint) in found.files {
+            self.read(path, fingerprint, pending);
         }
         self.store.settle()
     }
+
+    /// As [`Self::scan`], at the cost of the files that the events name. `None` where they may mean
+    /// more than these: folders, links, anything hidden but a file by itself.
+    fn scan_changed(&mut self, pending: &Pending) -> Option<Batch> {
+        if self.has_links || fs::metadata(&self.root).is_err() {
+            return None;
+        }
+        let mut found = Vec::new();
+        for path in &pending.changed {
+            let inside = path.strip_prefix(&self.root).ok()?;
+            let depth = inside.components().count();
+            let mut folders = inside.components().rev().skip(1);
+            let is_plain = (1..=DEPTH_MAX).contains(&depth)
+                && folders.all(|it| !it.as_os_str().as_encoded_bytes().starts_with(b"."));
+            // What lies below it is next in order: then it was a folder.
+            let mut next = self.seen.range::<Path, _>((Bound::Excluded(&**path), Bound::Unbounded));
+            let was_folder = next.next().is_some_and(|(next, _)| next.starts_with(path));
+            if !is_plain || was_folder {
+                return None;
+            }
+            let fingerprint = match fs::symlink_metadata(path) {
+                Ok(metadata) if metadata.is_file() => Some(Fingerprint::of(&metadata)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                _ => return None,
+            };
+            if is_manifest(path) {
+                found.push((path.clone(), fingerprint));
+            }
+        }
+        for (path, fingerprint) in found {
+            match fingerprint {
+                Some(fingerprint) => self.read(path, fingerprint, pending),
+                None => self.forget(&path),
+            }
+        }
+        Some(self.store.settle())
+    }
+
+    fn forget(&mut self, path: &Path) {
+        if self.seen.remove(path).is_some() {
+            self.store.remove_file(path);
+        }
+    }
+
+    fn read(&mut self, path: PathBuf, fingerprint: Fingerprint, pending: &Pending) {
+        let is_same =
+            self.seen.get(&path) == Some(&fingerprint) && !pending.changed.contains(&path);
+        if is_same || pending.held.contains_key(&path) {
+            return;
+        }
+        let text = read_text(&path, fingerprint.bytes);
+        self.store.put_file(&path, text.as_deref().map_err(Clone::clone));
+        self.seen.insert(path, fingerprint);
+    }
+}
+
+impl Fingerprint {
+    fn of(metadata: &fs::Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { inode: metadata.ino(), bytes: metadata.size(), modified }
+    }
+}
+
+/// What is in a directory.
+#[derive(Debug, Default)]
+struct Found {
+    files: BTreeMap<PathBuf, Fingerprint>,
+    has_links: bool,
 }
 
 /// Lists `*.yaml`, `*.yml` and `*.json` below `folder`. Hidden entries are left out: editors'
 /// files, and the `..data` folders of mounted ConfigMaps, whose files are linked beside them.
-fn list_manifests(
-    folder: &Path,
-    depth: usize,
-    found: &mut BTreeMap<PathBuf, Fingerprint>,
-) -> io::Result<()> {
+fn list_manifests(folder: &Path, depth: usize, found: &mut Found) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if is_hidden(&path) {
             continue;
         }
         // A link to nothing, or a file removed just now, is no file.
         let Ok(metadata) = fs::metadata(&path) else { continue };
+        found.has_links |= entry.file_type().is_ok_and(|it| it.is_symlink());
         if metadata.is_dir() {
             if depth > 0
                 && let Err(error) = list_manifests(&path, depth - 1, found)
@@ -240,18 +312,19 @@ fn list_manifests(
                 }
             }
         } else if metadata.is_file() && is_manifest(&path) {
-            let modified = (metadata.mtime(), metadata.mtime_nsec());
-            let fingerprint =
-                Fingerprint { inode: metadata.ino(), bytes: metadata.size(), modified };
-            found.insert(path, fingerprint);
+            found.files.insert(path, Fingerprint::of(&metadata));
         }
     }
     Ok(())
 }
 
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
 fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(|it| it.to_str());
-    matches!(extension, Some("yaml" | "yml" | "json"))
+    matches!(extension, Some("yaml" | "yml" | "json")) && !is_hidden(path)
 }
 
 fn read_text(path: &Path, bytes: u64) -> Result<String, String> {

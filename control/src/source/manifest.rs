@@ -1,6 +1,7 @@
 //! The text of one manifest file to model objects and problems.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,24 +23,77 @@ pub struct Manifest {
     pub is_broken: bool,
     /// What is wrong, in the order of the lines.
     pub problems: Vec<Problem>,
+    /// Documents that are one object, or mean nothing to weir, and have no problem: the same text
+    /// need not be read again.
+    pub(super) plain: BTreeMap<Digest, Option<ObjectKey>>,
 }
 
 /// Reads all documents of a file; a bad one does not hinder the others.
 #[must_use]
 pub fn read_manifest(file: &Arc<PathBuf>, text: &str) -> Manifest {
-    let mut reader = Reader { file, manifest: Manifest::default() };
+    read_changed_manifest(file, text, &Manifest::default())
+}
+
+/// As [`read_manifest`], with the cost of the documents that are not in `earlier`, which is the
+/// same file before a change. A list is one document.
+#[must_use]
+pub fn read_changed_manifest(file: &Arc<PathBuf>, text: &str, earlier: &Manifest) -> Manifest {
+    let mut reader = Reader { file, manifest: Manifest::default(), last: None };
     for document in split_documents(text) {
-        reader.read_document(&document);
+        let digest = digest(document.text());
+        if !reader.take_over(&document, digest, earlier) {
+            reader.read_noting(&document, digest);
+        }
     }
     reader.manifest
+}
+
+/// Stands for a text: two of one file that differ have the same once in 2^128.
+pub(super) type Digest = [u64; 2];
+
+fn digest(text: &str) -> Digest {
+    [0, 1].map(|salt| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u8(salt);
+        hasher.write(text.as_bytes());
+        hasher.finish()
+    })
 }
 
 struct Reader<'a> {
     file: &'a Arc<PathBuf>,
     manifest: Manifest,
+    /// The object that was added last.
+    last: Option<ObjectKey>,
 }
 
 impl Reader<'_> {
+    /// Takes what the same text meant before; false where that is not known.
+    fn take_over(&mut self, document: &Document<'_>, digest: Digest, earlier: &Manifest) -> bool {
+        let Some(key) = earlier.plain.get(&digest) else { return false };
+        if let Some(key) = key {
+            let is_taken = self.manifest.objects.contains_key(key);
+            let Some((_, object)) = earlier.objects.get(key).filter(|_| !is_taken) else {
+                return false;
+            };
+            let origin = Origin::new(self.file.clone(), document.first_line);
+            let object = object.clone().with_origin(origin.clone());
+            self.manifest.objects.insert(key.clone(), (origin, object));
+        }
+        self.manifest.plain.insert(digest, key.clone());
+        true
+    }
+
+    fn read_noting(&mut self, document: &Document<'_>, digest: Digest) {
+        let (objects, problems) = (self.manifest.objects.len(), self.manifest.problems.len());
+        self.last = None;
+        self.read_document(document);
+        let is_one_at_most = self.manifest.objects.len() <= objects + 1;
+        if is_one_at_most && self.manifest.problems.len() == problems {
+            self.manifest.plain.insert(digest, self.last.take());
+        }
+    }
+
     fn read_document(&mut self, document: &Document<'_>) {
         let value = match document.parse() {
             Ok(value) => value,
@@ -120,6 +174,7 @@ impl Reader<'_> {
         }
         match converted.object {
             Some(object) => {
+                self.last = Some(key.clone());
                 self.manifest.objects.insert(key, (origin, object));
             }
             None if lines.is_some() => {
@@ -174,4 +229,63 @@ fn text_at<'value>(value: &'value Value, field: &str) -> &'value str {
 fn is_name(text: &str) -> bool {
     let is_fine = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     (1..=253).contains(&text.len()) && text.bytes().all(is_fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n";
+    const OTHER: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n";
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey { kind: Kind::Node, name: Name::new("", name) }
+    }
+
+    /// `earlier` with a mark in node a, to tell what was taken over from what was read.
+    fn read(text: &str, mut earlier: Manifest) -> (Manifest, bool) {
+        if let Some((_, Object::Node(node))) = earlier.objects.get_mut(&key("a")) {
+            node.labels.insert("mark".into(), String::new());
+        }
+        let manifest = read_changed_manifest(&Arc::new("f".into()), text, &earlier);
+        let is_marked = matches!(manifest.objects.get(&key("a")),
+            Some((_, Object::Node(node))) if node.labels.contains_key("mark"));
+        (manifest, is_marked)
+    }
+
+    #[test]
+    fn documents_that_stay_the_same_are_not_read_again() {
+        let (first, _) = read(&format!("{NODE}---\n{OTHER}"), Manifest::default());
+        assert_eq!(first.plain.len(), 2);
+        let changed = format!("{}---\n{OTHER}---\n{NODE}", NODE.replace("name: a", "name: b"));
+        let (moved, is_marked) = read(&changed, first.clone());
+        // Its text has a marker before it now.
+        assert!(!is_marked);
+        let (again, is_marked) = read(&format!("\n{changed}"), moved);
+        assert!(is_marked);
+        let (origin, object) = &again.objects[&key("a")];
+        assert_eq!(origin.to_string(), "f:10");
+        assert!(matches!(object, Object::Node(node) if node.origin.as_ref() == Some(origin)));
+        assert_eq!(again.plain.len(), 3);
+
+        let (gone, _) = read(OTHER, first.clone());
+        assert_eq!((gone.objects.len(), gone.plain.len()), (0, 1));
+        let (broken, is_marked) = read(&format!("{NODE}---\nkind: ["), first);
+        assert!(is_marked && broken.is_broken);
+        assert_eq!(broken.plain.len(), 1);
+    }
+
+    #[test]
+    fn what_has_a_problem_is_read_again() {
+        let twice = format!("---\n{NODE}---\n{NODE}");
+        let (first, _) = read(&twice, Manifest::default());
+        let (second, is_marked) = read(&twice, first.clone());
+        assert!(is_marked, "the first of the two");
+        assert_eq!((&second.problems, second.problems.len()), (&first.problems, 1));
+        let wrong = NODE.replace('}', "}\nspec: {podCIDR: x}");
+        let (first, _) = read(&wrong, Manifest::default());
+        let (second, is_marked) = read(&wrong, first.clone());
+        assert!(!is_marked);
+        assert_eq!((&second.problems, second.problems.len()), (&first.problems, 1));
+    }
 }

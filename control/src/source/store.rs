@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Batch;
-use super::manifest::{Manifest, read_manifest};
+use super::manifest::{Manifest, read_changed_manifest};
 use crate::model::{Object, ObjectKey, Origin, Problem, Severity};
 
 /// Files and the objects that follow from them.
@@ -29,11 +29,11 @@ impl ManifestStore {
     /// nothing.
     pub fn put_file(&mut self, path: &Path, text: Result<&str, String>) {
         let path = Arc::new(path.to_owned());
+        let old = self.files.remove(&path).unwrap_or_default();
         let mut new = match text {
-            Ok(text) => read_manifest(&path, text),
+            Ok(text) => read_changed_manifest(&path, text, &old),
             Err(reason) => unreadable(&path, reason),
         };
-        let old = self.files.remove(&path).unwrap_or_default();
         keep_earlier(&old, &mut new);
         for key in old.objects.keys().filter(|key| !new.objects.contains_key(key)) {
             self.remove_definer(key, &path);

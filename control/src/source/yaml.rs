@@ -76,6 +76,12 @@ fn cut_document<'text>(text: &'text str, start: &Start) -> Option<Document<'text
 }
 
 impl Document<'_> {
+    /// Its text, with blanks in place of a marker before it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The document as a JSON value, which is how Kubernetes reads YAML.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A dataplane that only keeps what it is told, and an agent's loop around a source made of text.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod observe;
 pub mod process;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use weir_api::socket::{MODE_OWNER, bind};
 use weir_api::v1::dataplane_server::{Dataplane, DataplaneServer};
-use weir_api::v1::{Object, Rejection, Update, Verdict};
+use weir_api::v1::observe_server::ObserveServer;
+use weir_api::v1::{Object, Rejection, SnatUsageReply, Update, Verdict};
 use weir_control::agent::{AgentService, Core, Inputs};
 use weir_control::clock::Clock;
 use weir_control::desired::{Desired, DesiredKey, NodeSettings};
@@ -42,6 +44,8 @@ pub struct Told {
     pub refuse: BTreeMap<DesiredKey, String>,
     pub answering: Answering,
     pub streams: u32,
+    /// What it answers when asked.
+    pub snat_usage: SnatUsageReply,
 }
 
 #[derive(Clone)]
@@ -58,6 +62,7 @@ impl FakeDataplane {
             refuse: BTreeMap::new(),
             answering: Answering::Properly,
             streams: 0,
+            snat_usage: SnatUsageReply::default(),
         };
         Self { told: Arc::new(Mutex::new(told)), changed: Arc::new(watch::channel(0).0) }
     }
@@ -74,7 +79,8 @@ impl FakeDataplane {
                 let incoming = bind(&socket, MODE_OWNER).unwrap();
                 ready.send(()).unwrap();
                 let server = tonic::transport::Server::builder()
-                    .add_service(DataplaneServer::new(fake))
+                    .add_service(DataplaneServer::new(fake.clone()))
+                    .add_service(ObserveServer::new(fake))
                     .serve_with_incoming(incoming);
                 tokio::select! {
                     result = server => result.unwrap(),

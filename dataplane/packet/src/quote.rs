@@ -115,9 +115,10 @@ impl Translation {
     /// packets of `flow`, for which `self` was made: the flow in whose direction the error travels,
     /// which is `quote.key.reversed()`.
     ///
-    /// The error gets the flow's new destination; the new source only where the far end itself sent
-    /// the error, for a router keeps its address. In the quote the two ends are the other way
-    /// round. All checksums are corrected by difference, a quoted one only where the quote reaches
+    /// The error gets the flow's new destination, and its new source where the flow changes it, as
+    /// answers do: behind the translation nobody need have a way to the router that sent it, and if
+    /// that router forwards its own error, it drops it as coming from itself. Where the flow keeps
+    /// its source, so does the error. In the quote the two ends are the other way round. All checksums are corrected by difference, a quoted one only where the quote reaches
     /// that far, and a quoted SCTP checksum not at all: it is a CRC over what is cut off.
     ///
     /// `headers` and `quote` must come from parsing this frame.
@@ -207,7 +208,7 @@ fn write_outside(frame: &mut [u8], headers: &Headers, flow: &FlowKey, to: &FlowK
     if headers.family == 4 {
         let Some(ip) = header_at_mut::<IPV4_LEN>(frame, l3) else { return Delta::NONE };
         let before = checksum::sum(&ip[12..20]);
-        if ip[12..16] == flow.src.last_octets() {
+        if to.src != flow.src {
             ip[12..16].copy_from_slice(&to.src.last_octets());
         }
         ip[16..20].copy_from_slice(&to.dst.last_octets());
@@ -217,7 +218,7 @@ fn write_outside(frame: &mut [u8], headers: &Headers, flow: &FlowKey, to: &FlowK
     } else {
         let Some(ip) = header_at_mut::<IPV6_LEN>(frame, l3) else { return Delta::NONE };
         let before = checksum::sum(&ip[8..40]);
-        if ip[8..24] == flow.src.octets() {
+        if to.src != flow.src {
             ip[8..24].copy_from_slice(&to.src.octets());
         }
         ip[24..40].copy_from_slice(&to.dst.octets());

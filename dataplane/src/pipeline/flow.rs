@@ -55,7 +55,7 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
     }
     if packet.headers.tcp_flags & tcp_flags::SYN != 0
         && tcp::is_opening(packet.headers.tcp_flags)
-        && tcp::is_reusable(entry.tcp)
+        && (tcp::is_reusable(entry.tcp) || revalidate::is_draining(entry, cx))
     {
         // The client reuses its port: a new connection, with a choice of its own.
         cx.flows.remove(number);
@@ -95,7 +95,9 @@ fn keep_director_informed(packet: &mut Packet, number: u32, cx: &mut Context<'_>
         }
         return false;
     }
+    // Once it is over, the director may know a later connection, by a SYN that came elsewhere.
     let is_due = flags & STATE_CHANGES != 0
+        || tcp::is_reusable(entry.tcp)
         || silent_s >= SILENT_MAX_S
         || !entry.has(flow_flags::DIRECTOR_KNOWS);
     if is_due {

@@ -80,6 +80,18 @@ pub(super) fn is_over(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     entry.revision != cx.snapshot.revision() && !matches!(judge(entry, cx), Judgement::Keep { .. })
 }
 
+/// Whether the flow's backend takes no new flows any more: a SYN is chosen anew.
+#[cold]
+pub(super) fn is_draining(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    let takes = |row, is_outside| {
+        let set = cx.snapshot.backends_of(row, is_outside);
+        set.is_some_and(|set| set.takes_flows(&entry.backend()))
+    };
+    let frontend = cx.snapshot.frontend(&FrontendKey::of_destination(&entry.key));
+    entry.has(flow_flags::TO_SERVICE)
+        && frontend.is_some_and(|row| !takes(row, false) && !takes(row, true))
+}
+
 /// A pod's port still belongs to a pod with this address.
 fn sender_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     let port = PortId(entry.in_port);

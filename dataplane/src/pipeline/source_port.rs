@@ -8,7 +8,7 @@ use weir_packet::{FlowKey, protocol};
 use super::classify::{Decision, SourcePort};
 use super::{Context, revalidate};
 use crate::drops::Drop;
-use crate::flow::{FlowEntry, tcp};
+use crate::flow::{FlowEntry, flow_flags, tcp};
 
 /// Ports that are tried before the flow is refused.
 const ATTEMPTS_MAX: u32 = 32;
@@ -23,6 +23,11 @@ pub(super) fn settle(decision: &mut Decision, cx: &mut Context<'_>) -> Result<()
         return Ok(());
     }
     let is_own = decision.source_port == SourcePort::Own;
+    if is_own && has_same_answers(decision, cx) {
+        // The connection came in a tunnel until now: the node that balanced it is gone.
+        decision.answers = None;
+        return Ok(());
+    }
     if is_own && make_room(&decision.to.reversed(), true, cx) {
         return Ok(());
     }
@@ -56,6 +61,18 @@ fn evict(answers: &FlowKey, cx: &mut Context<'_>) -> bool {
     cx.flows.remove(old);
     cx.counters.count_evicted(1);
     true
+}
+
+/// Whether a flow of another node's choice has the same answers for the same client.
+fn has_same_answers(decision: &Decision, cx: &Context<'_>) -> bool {
+    let key = decision.to.reversed();
+    let Some(number) = cx.flows.find(&key, cx.flows.hash(&key)) else { return false };
+    let entry = cx.flows.entry(number);
+    entry.has(flow_flags::FROM_DSR)
+        && entry.peer != FlowEntry::NO_PEER
+        && entry.translation.key_after(&key) == decision.from.reversed()
+        && !tcp::is_closing(entry.tcp)
+        && !revalidate::is_over(entry, cx)
 }
 
 /// Ports, and identifiers of echo requests.

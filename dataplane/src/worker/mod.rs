@@ -220,15 +220,21 @@ impl<D: Device> Worker<D> {
     }
 
     fn sleep(&mut self, sleeper: &mut Sleeper) {
-        let parts = &mut self.parts;
-        // Announced first, looked again second: a packet handed over in between is not missed.
+        // Announced first, looked again second: what comes in between is not missed.
         sleeper.announce();
-        if parts.handoff.is_empty() {
+        if self.has_nothing_new() {
+            let devices = &self.parts.devices;
             let fds: [Option<BorrowedFd<'_>>; sleep::FDS_MAX] =
-                std::array::from_fn(|at| parts.devices.get(at).and_then(|dev| dev.wait_fd()));
+                std::array::from_fn(|at| devices.get(at).and_then(|dev| dev.wait_fd()));
             sleeper.wait(&fds, SLEEP_MAX_MS);
         }
         sleeper.retract();
+    }
+
+    /// No packet was handed over and no snapshot published since the turn looked: of both, only a
+    /// worker that has announced its sleep is told.
+    fn has_nothing_new(&mut self) -> bool {
+        self.parts.handoff.is_empty() && Arc::ptr_eq(self.newest.load(), &self.snapshot)
     }
 
     /// Runs the batch through the pipeline and carries out the verdicts.
@@ -376,3 +382,6 @@ impl<D: Device> Parts<D> {
         owners.get(self.id.index() % owners.len().max(1)).copied()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,8 @@ pub fn in_every_world(test: impl Fn(&mut Stage)) {
     }
 }
 
-fn layouts() -> Vec<Layout> {
+/// Every arrangement of workers, pods and queues.
+pub fn layouts() -> Vec<Layout> {
     let mut all = vec![Layout::of(1)];
     for workers in [2, 4] {
         for salt in 0..4 {

@@ -60,7 +60,8 @@ fn errors_about_answers_of_a_service_reach_its_backend() {
 fn errors_about_requests_of_a_pod_name_the_service() {
     in_every_world(|s| {
         s.forwards("blue: udp blue:4000 > far:53", "out: udp blue:4000 > remote:5353 ttl 63");
-        for (router, named) in [("router", "router"), ("remote", "far")] {
+        // As from the service, whoever said it: so do answers come.
+        for (router, named) in [("router", "far"), ("remote", "far")] {
             let frame = error(s, "out", router, "udp blue:4000 > remote:5353 len 100");
             let about = "udp blue:4000 > far:53";
             let there =
@@ -85,7 +86,7 @@ fn errors_about_source_translated_packets_find_their_client() {
             let frame = error(s, "out", "router", &format!("udp host:{own} > remote:5353 len 100"));
             let about = format!("udp {client}:4000 > far:53");
             let there =
-                format!("{port}: unreachable {} router > {client} about {about}{ttl}", code(s));
+                format!("{port}: unreachable {} far > {client} about {about}{ttl}", code(s));
             s.raw("out", &frame, &[&there], FORWARDED);
         }
         // Of a port of the range that is nobody's: the host's.

@@ -30,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Echo every datagram with `NAME ` before it.
+    /// Echo every datagram with `NAME ADDRESS ` before it: its own name and who asks.
     Serve(Serve),
     /// Send questions, one after the other, and wait for the echo of each.
     Ask(Ask),
@@ -101,7 +101,8 @@ fn echo(socket: &UdpSocket, name: &str) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let sent = socket.recv_from(&mut buffer).and_then(|(length, peer)| {
-            let answer = [name.as_bytes(), b" ", &buffer[..length]].concat();
+            let heading = format!("{name} {} ", peer.ip());
+            let answer = [heading.as_bytes(), &buffer[..length]].concat();
             socket.send_to(&answer, peer)
         });
         if let Err(error) = sent {
@@ -120,7 +121,10 @@ fn ask(arguments: &Ask) -> anyhow::Result<UdpReport> {
             socket = connect(arguments.to)?;
         }
         match ask_once(&socket, number, timeout, &mut report.extra) {
-            Ok(name) => *report.backends.entry(name).or_default() += 1,
+            Ok((name, asker)) => {
+                *report.backends.entry(name).or_default() += 1;
+                *report.askers.entry(asker).or_default() += 1;
+            }
             Err(error) => *report.losses.entry(describe(&error)).or_default() += 1,
         }
     }
@@ -140,13 +144,14 @@ fn connect(to: SocketAddr) -> anyhow::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends question `number` and waits for its answer; answers to others are counted as extra.
+/// Sends question `number` and waits for its answer: the server's name and whom it saw. Answers to
+/// others are counted as extra.
 fn ask_once(
     socket: &UdpSocket,
     number: u64,
     timeout: Duration,
     extra: &mut u64,
-) -> io::Result<String> {
+) -> io::Result<(String, String)> {
     let question = format!("question {number}");
     let watch = Stopwatch::start();
     socket.send(question.as_bytes())?;
@@ -159,9 +164,10 @@ fn ask_once(
         socket.set_read_timeout(Some(left))?;
         let length = socket.recv(&mut buffer)?;
         let answer = String::from_utf8_lossy(&buffer[..length]);
-        match answer.strip_suffix(&question) {
-            Some(name) if name.ends_with(' ') => return Ok(name.trim_end().to_owned()),
-            _ => *extra += 1,
+        let heading = answer.strip_suffix(&question).and_then(|it| it.strip_suffix(' '));
+        match heading.and_then(|it| it.split_once(' ')) {
+            Some((name, asker)) => return Ok((name.to_owned(), asker.to_owned())),
+            None => *extra += 1,
         }
     }
     Err(io::ErrorKind::TimedOut.into())

@@ -1,16 +1,16 @@
-//! What a testbed's weir says, and waiting until it says what is expected.
+//! What a node's weir says, and waiting until it says what is expected.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::de::DeserializeOwned;
 
-use super::{Drop, Frontend, Status, Testbed};
+use super::{Drop, Frontend, Node, Status};
 use crate::{Error, Result, clock, command::program};
 
 /// For whatever should happen at once, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(30);
 
-impl Testbed {
+impl Node {
     /// Waits until the agent has read its manifests and every worker runs what it made of them.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ impl Testbed {
     /// Waits until every address of a Service has `count` backends and the workers know them.
     ///
     /// # Errors
-    /// Those of [`Testbed::wait_until_settled`].
+    /// Those of [`Node::wait_until_settled`].
     pub fn wait_for_backends(&self, service: &str, count: usize) -> Result<()> {
         let name = format!("default/{service}");
         let what = format!("service {name} to have {count} backends");
@@ -30,6 +30,19 @@ impl Testbed {
             let frontends: Vec<Frontend> = self.weir_json(&["service", "list"])?;
             let mut own = frontends.iter().filter(|it| it.service() == name).peekable();
             let is_known = own.peek().is_some() && own.all(|it| it.backends.len() == count);
+            Ok(is_known && self.status()?.is_settled())
+        })
+    }
+
+    /// Waits until a Service is known and the workers run the present manifests.
+    ///
+    /// # Errors
+    /// Those of [`Node::wait_until_settled`].
+    pub fn wait_for_service(&self, service: &str) -> Result<()> {
+        let name = format!("default/{service}");
+        self.wait_until(&format!("service {name}"), || {
+            let frontends: Vec<Frontend> = self.weir_json(&["service", "list"])?;
+            let is_known = frontends.iter().any(|it| it.service() == name);
             Ok(is_known && self.status()?.is_settled())
         })
     }
@@ -60,7 +73,7 @@ impl Testbed {
     /// # Errors
     /// [`Error::Command`] with what it said when it fails.
     pub fn weir(&self, arguments: &[&str]) -> Result<String> {
-        self.node.run(self.weir_words(arguments)?)
+        self.host.run(self.weir_words(arguments)?)
     }
 
     /// Runs `weir ARGUMENTS -o json`, whose exit status may say that something is wrong.
@@ -76,7 +89,7 @@ impl Testbed {
     }
 
     fn weir_output(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.node.output(self.weir_words(arguments)?)?;
+        let output = self.host.output(self.weir_words(arguments)?)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

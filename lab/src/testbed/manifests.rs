@@ -13,7 +13,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    const fn new(v4: [u8; 4], v6: [u16; 8]) -> Self {
+    /// From octets, and from groups of 16 bits.
+    #[must_use]
+    pub const fn new(v4: [u8; 4], v6: [u16; 8]) -> Self {
         let [a, b, c, d] = v4;
         let [e, f, g, h, i, j, k, l] = v6;
         Self { v4: Ipv4Addr::new(a, b, c, d), v6: Ipv6Addr::new(e, f, g, h, i, j, k, l) }
@@ -42,9 +44,17 @@ pub(super) const BEHIND_NODE_V6: [&str; 2] = ["2001:db8:2::/64", "fd00:10:244::/
 /// The address of the `number`-th pod, from 0.
 #[must_use]
 pub fn pod_addresses(number: u16) -> Addresses {
+    pod_addresses_on(0, number)
+}
+
+/// The same on the `node`-th node, from 0. With fewer than 246 pods a node these are in
+/// 10.244.NODE.0/24 and fd00:10:244:NODE::/64.
+#[must_use]
+pub fn pod_addresses_on(node: u8, number: u16) -> Addresses {
     let number = number + 10;
-    let [high, low] = number.to_be_bytes();
-    Addresses::new([10, 244, high, low], [0xfd00, 0x10, 0x244, 0, 0, 0, 0, read_as_hex(number)])
+    let [high, low] = (number + (u16::from(node) << 8)).to_be_bytes();
+    let v6 = [0xfd00, 0x10, 0x244, node.into(), 0, 0, 0, read_as_hex(number)];
+    Addresses::new([10, 244, high, low], v6)
 }
 
 /// The number whose hexadecimal digits are the decimal ones of `number`, below 10,000: people find
@@ -150,13 +160,19 @@ pub const LOAD_PORT: u16 = 7009;
 /// A Pod that runs and is ready.
 #[must_use]
 pub fn pod_yaml(name: &str, app: &str, addresses: Addresses) -> String {
+    pod_yaml_on(NODE_NAME, name, app, addresses)
+}
+
+/// The same on another node.
+#[must_use]
+pub fn pod_yaml_on(node: &str, name: &str, app: &str, addresses: Addresses) -> String {
     let Addresses { v4, v6 } = addresses;
     format!(
         r#"apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: default, labels: {{app: {app}}}}}
 spec:
-  nodeName: {NODE_NAME}
+  nodeName: {node}
   containers: [{{name: server, image: weir-lab}}]
 status:
   phase: Running

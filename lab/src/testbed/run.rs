@@ -1,15 +1,15 @@
-//! A testbed's node runs weir: all of it under `weir up`, or each process by itself for tests that
+//! A node runs weir: all of it under `weir up`, or each process by itself for tests that
 //! kill it.
 
 use std::{process::Command, time::Duration};
 
-use super::{NODE_NAME, Testbed, UPLINK};
+use super::{Node, UPLINK};
 use crate::{Process, Result, command::program};
 
 /// For whatever should happen at once, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(30);
 
-impl Testbed {
+impl Node {
     /// Runs `weir up`, which runs the dataplane and the agent and starts them again when they
     /// fail, and waits until both work.
     ///
@@ -18,7 +18,8 @@ impl Testbed {
     pub fn start_up(&mut self) -> Result<()> {
         let mut command = self.program("weir")?;
         command.arg("up").args(self.agent_flags()).args(self.dataplane_flags());
-        self.up = Some(self.node.spawn(command)?);
+        command.arg("--").args(&self.options.dataplane_flags);
+        self.up = Some(self.host.spawn(command)?);
         self.wait_until_settled()
     }
 
@@ -36,18 +37,18 @@ impl Testbed {
     /// it answers. With an earlier one's state on disk it forwards without an agent.
     ///
     /// # Errors
-    /// Those of [`Testbed::start_up`].
+    /// Those of [`Node::start_up`].
     pub fn start_dataplane(&mut self) -> Result<&Process> {
         let mut command = self.program("weir-dataplane")?;
         command.arg("--state-dir").arg(self.state_folder());
         command.args(self.dataplane_flags()).args(&self.options.dataplane_flags);
         self.dataplane = None;
-        let process = self.dataplane.insert(self.node.spawn(command)?);
+        let process = self.dataplane.insert(self.host.spawn(command)?);
         process.wait_for_output(": ready", SOON)?;
         Ok(process)
     }
 
-    /// Runs `weir-agent` by itself. It need not be connected yet: [`Testbed::wait_until_settled`].
+    /// Runs `weir-agent` by itself. It need not be connected yet: [`Node::wait_until_settled`].
     ///
     /// # Errors
     /// [`Error::Program`], [`Error::Start`].
@@ -55,16 +56,16 @@ impl Testbed {
         let mut command = self.program("weir-agent")?;
         command.args(self.agent_flags());
         self.agent = None;
-        Ok(self.agent.insert(self.node.spawn(command)?))
+        Ok(self.agent.insert(self.host.spawn(command)?))
     }
 
-    /// The process of [`Testbed::start_dataplane`], for signals.
+    /// The process of [`Node::start_dataplane`], for signals.
     #[must_use]
     pub fn dataplane(&self) -> Option<&Process> {
         self.dataplane.as_ref()
     }
 
-    /// The process of [`Testbed::start_agent`], for signals.
+    /// The process of [`Node::start_agent`], for signals.
     #[must_use]
     pub fn agent(&self) -> Option<&Process> {
         self.agent.as_ref()
@@ -82,17 +83,19 @@ impl Testbed {
         Ok(command)
     }
 
-    fn agent_flags(&self) -> [String; 3] {
-        [
+    fn agent_flags(&self) -> Vec<String> {
+        let mut flags = vec![
             format!("--manifests={}", self.manifests().display()),
             format!("--state-dir={}", self.state_folder().display()),
-            format!("--node={NODE_NAME}"),
-        ]
+            format!("--node={}", self.options.name),
+        ];
+        flags.extend(self.options.agent_flags.iter().cloned());
+        flags
     }
 
     fn dataplane_flags(&self) -> [String; 4] {
         [
-            format!("--pin-dir={}", self.lab.pin_folder().display()),
+            format!("--pin-dir={}", self.options.pins.display()),
             format!("--uplink={UPLINK}"),
             format!("--workers={}", self.options.workers),
             format!("--failure-mode={}", self.options.failure_mode),

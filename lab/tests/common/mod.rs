@@ -1,6 +1,8 @@
 //! Real traffic between the hosts of a testbed, checked: what the end-to-end tests share.
 #![allow(dead_code, reason = "every test binary uses a part")]
 
+pub mod transfer;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -15,12 +17,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use weir_lab::{
-    Host, Process, Testbed, TestbedOptions,
+    Cluster, ClusterOptions, Host, Node, Process, Testbed, TestbedOptions,
     clock::wait_until,
     program,
     report::{DownloadReport, GetReport, UdpReport},
     skipped,
-    testbed::HTTP_PORT,
+    testbed::{ECHO_PORT, HTTP_PORT},
 };
 
 /// For whatever must happen, on a machine that is busy.
@@ -55,6 +57,38 @@ pub fn with_testbed(
     });
     if let Err(error) = outcome {
         panic!("{name}: {error}");
+    }
+}
+
+/// Runs a test over a new cluster whose nodes all run weir, as [`with_testbed`] does.
+#[track_caller]
+pub fn with_cluster(
+    name: &str,
+    options: &ClusterOptions,
+    test: impl FnOnce(&mut Cluster) -> Result<()>,
+) {
+    with_idle_cluster(name, options, |cluster| {
+        cluster.start_up()?;
+        test(cluster)
+    });
+}
+
+/// The same where nothing runs yet.
+#[track_caller]
+pub fn with_idle_cluster(
+    name: &str,
+    options: &ClusterOptions,
+    test: impl FnOnce(&mut Cluster) -> Result<()>,
+) {
+    if skipped() {
+        return;
+    }
+    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cluster = Cluster::new(name, options).unwrap_or_else(|error| panic!("{error}"));
+    if let Err(error) = test(&mut cluster) {
+        // Before the cluster goes: it prints what its processes said.
+        let drops: Vec<_> = cluster.nodes().iter().map(Node::drops).collect();
+        panic!("{name}: {error:#}; drops: {drops:?}");
     }
 }
 
@@ -121,13 +155,30 @@ fn run_json<R: DeserializeOwned>(host: &Host, name: &str, arguments: &[&str]) ->
 
 /// Servers of HTTP on these addresses, at the port of the pods' servers.
 pub fn serve(host: &Host, addresses: [IpAddr; 2]) -> Result<Process> {
-    let mut command = Command::new(program("weir-lab-http")?);
-    command.args(["serve", "--name", host.name()]);
+    start_server(host, "weir-lab-http", host.name(), addresses, HTTP_PORT)
+}
+
+/// Servers of HTTP and UDP on these addresses, under that name, at the ports of the pods' servers.
+pub fn serve_as(host: &Host, name: &str, addresses: [IpAddr; 2]) -> Result<Vec<Process>> {
+    let servers = [("weir-lab-http", HTTP_PORT), ("weir-lab-udp", ECHO_PORT)];
+    let start = |(server, port)| start_server(host, server, name, addresses, port);
+    servers.into_iter().map(start).collect()
+}
+
+fn start_server(
+    host: &Host,
+    server: &str,
+    name: &str,
+    addresses: [IpAddr; 2],
+    port: u16,
+) -> Result<Process> {
+    let mut command = Command::new(program(server)?);
+    command.args(["serve", "--name", name]);
     for address in addresses {
-        command.args(["--listen", &SocketAddr::new(address, HTTP_PORT).to_string()]);
+        command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
     }
     let process = host.spawn(command)?;
-    let last = SocketAddr::new(addresses[1], HTTP_PORT);
+    let last = SocketAddr::new(addresses[1], port);
     process.wait_for_output(&format!("listening on {last}"), PATIENCE)?;
     Ok(process)
 }
@@ -191,7 +242,7 @@ pub fn ensure_split(split: &BTreeMap<String, u64>, backends: &[&str]) -> Result<
 }
 
 /// What was dropped for these reasons and the ordinary ones only.
-pub fn ensure_drops_only(testbed: &Testbed, reasons: &[&str]) -> Result<BTreeMap<String, u64>> {
+pub fn ensure_drops_only(testbed: &Node, reasons: &[&str]) -> Result<BTreeMap<String, u64>> {
     let mut drops = testbed.drops()?;
     drops.retain(|reason, _| !ORDINARY_DROPS.contains(&reason.as_str()));
     let is_expected = |reason: &String| reasons.contains(&reason.as_str());
@@ -202,7 +253,12 @@ pub fn ensure_drops_only(testbed: &Testbed, reasons: &[&str]) -> Result<BTreeMap
 /// Waits until no host holds a connection, other than in TIME_WAIT.
 pub fn ensure_no_connection_is_stuck(testbed: &Testbed) -> Result<()> {
     let outside = [testbed.client(), testbed.node()].into_iter();
-    for host in outside.chain(testbed.pods().map(|pod| pod.host())) {
+    ensure_none_is_stuck(outside.chain(testbed.pods().map(|pod| pod.host())))
+}
+
+/// The same for these hosts.
+pub fn ensure_none_is_stuck<'a>(hosts: impl Iterator<Item = &'a Host>) -> Result<()> {
+    for host in hosts {
         let mut held = String::new();
         let free = wait_until("no connections", Duration::from_secs(10), || {
             let states = ["exclude", "listening", "exclude", "time-wait", "exclude", "closed"];

@@ -9,13 +9,11 @@ use anyhow::Context;
 use tokio::{task::JoinSet, time::timeout};
 use weir_lab::{
     clock::Stopwatch,
+    pattern,
     report::{self, DownloadReport},
 };
 
-use crate::{
-    client::{Target, fetch},
-    pattern,
-};
+use crate::client::{Target, fetch};
 
 #[derive(clap::Args)]
 pub struct Arguments {

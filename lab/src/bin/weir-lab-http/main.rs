@@ -3,7 +3,6 @@
 mod client;
 mod download;
 mod get;
-mod pattern;
 mod serve;
 
 use std::process::ExitCode;

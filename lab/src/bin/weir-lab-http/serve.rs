@@ -1,4 +1,5 @@
-//! `serve`: `GET /` names the server and its peer; `GET /bytes/N` streams N bytes of the pattern.
+//! `serve`: `GET /` names the server and its peer; `GET /bytes/N` streams N bytes of the pattern;
+//! `POST /bytes/N` takes so many and answers with 200 when all are right.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Frame, Incoming},
     header::CONTENT_LENGTH,
     server::conn::http1,
@@ -15,8 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
-
-use crate::pattern;
+use weir_lab::pattern;
 
 /// A download leaves in pieces of this size; `pace_ms` is the pause before each.
 const CHUNK_BYTES: u64 = 16 * 1024;
@@ -65,8 +65,14 @@ async fn accept(listener: TcpListener, name: Arc<str>) {
         let _ = stream.set_nodelay(true);
         let name = name.clone();
         let service = service_fn(move |request| {
-            let response = answer(&request, &name, peer);
-            async { response }
+            let name = name.clone();
+            async move {
+                if request.method() == Method::POST {
+                    check(request).await
+                } else {
+                    answer(&request, &name, peer)
+                }
+            }
         });
         tokio::spawn(async move {
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -100,6 +106,25 @@ fn answer(
             .status(StatusCode::NOT_FOUND)
             .body(text("try / or /bytes/NUMBER?pace_ms=NUMBER\n".into())),
     }
+}
+
+/// Reads an upload of the pattern to its end.
+async fn check(request: Request<Incoming>) -> Result<Response<Body>, hyper::http::Error> {
+    let expected = request.uri().path().strip_prefix("/bytes/").and_then(|it| it.parse().ok());
+    let (mut body, mut received) = (request.into_body(), 0_u64);
+    let mut is_right = true;
+    // An error is a connection that ended: there is nobody to answer.
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            is_right &= pattern::matches(received, data);
+            received += data.len() as u64;
+        }
+    }
+    if is_right && expected == Some(received) {
+        return Response::builder().body(text(format!("{received} bytes\n")));
+    }
+    let response = Response::builder().status(StatusCode::BAD_REQUEST);
+    response.body(text(format!("{received} bytes, expected {expected:?}, right: {is_right}\n")))
 }
 
 fn parse_pace(query: &str) -> Option<Duration> {

@@ -1,17 +1,14 @@
 //! What 250 idle endpoints cost beside 3: memory, idle CPU, and traffic between two others, through
 //! real processes: `weir-dataplane`, `weir-agent` and `weir endpoint attach`.
-//!
-//! `cargo build --release --bins`, then `cargo bench -p weir-perf --bench scale`; needs root.
 
 use std::fs;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use weir_lab::clock::{Stopwatch, pause};
 use weir_lab::report::{DownloadReport, GetReport};
 use weir_lab::testbed::{Testbed, TestbedOptions};
 use weir_lab::{Host, LinkOptions};
-use weir_perf::machine;
+use weir_perf::machine::kib;
 use weir_perf::samples::{Group, Options};
 
 /// Endpoints in all, at first and in the end: two with servers, the others idle.
@@ -24,23 +21,16 @@ const REQUESTS: u32 = 500;
 /// How long idle CPU is watched.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
 
-fn main() -> Result<()> {
-    let options = Options::parse();
-    machine::print();
-    if let Err(reason) = weir_lab::privileged() {
-        println!("SKIPPED 250 endpoints: {reason}");
-        return Ok(());
-    }
-    if let Err(error) = weir_lab::program("weir-dataplane") {
-        println!("SKIPPED 250 endpoints: {error}");
+pub fn measure(options: &Options) -> Result<()> {
+    if !options.wants("250 idle endpoints") {
         return Ok(());
     }
     let mut node = Node::start()?;
     node.idle(FEW - node.endpoints)?;
-    node.measure(&options)?;
+    node.measure(options)?;
     let cost = node.idle(MANY - FEW)?;
     println!("{cost}\n");
-    node.measure(&options)
+    node.measure(options)
 }
 
 /// A node with two pods that talk, and a namespace that all idle ones share: weir sees a veth each,
@@ -176,11 +166,11 @@ impl Node {
     }
 
     fn memory(&self) -> Result<Memory> {
-        let rss = |pid| field(&format!("/proc/{pid}/status"), "VmRSS");
+        let rss = |pid| kib(&format!("/proc/{pid}/status"), "VmRSS");
         let [(_, dataplane), (_, agent)] = self.pids()?;
         Ok(Memory {
-            available: field("/proc/meminfo", "MemAvailable")?,
-            slab: field("/proc/meminfo", "Slab")?,
+            available: kib("/proc/meminfo", "MemAvailable")?,
+            slab: kib("/proc/meminfo", "Slab")?,
             dataplane: rss(dataplane)?,
             agent: rss(agent)?,
         })
@@ -191,12 +181,4 @@ impl Node {
         let agent = self.testbed.agent().context("the agent runs")?;
         Ok([("dataplane", dataplane.pid()), ("agent", agent.pid())])
     }
-}
-
-/// KiB of a line `name: N kB`.
-fn field(path: &str, name: &str) -> Result<u64> {
-    let text = fs::read_to_string(path)?;
-    let line = text.lines().find(|line| line.starts_with(name));
-    let value = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-    value.with_context(|| format!("no {name} in {path}"))
 }

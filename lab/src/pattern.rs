@@ -2,17 +2,20 @@
 
 /// The byte at `offset`. Mixes high bits in, so that a block repeated, skipped or moved by a power
 /// of two shows.
+#[must_use]
 pub fn byte_at(offset: u64) -> u8 {
     let mixed = offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 56) as u8
 }
 
 /// `length` bytes from `offset` on.
+#[must_use]
 pub fn bytes(offset: u64, length: usize) -> Vec<u8> {
     (offset..).take(length).map(byte_at).collect()
 }
 
 /// Whether `data` is what stands at `offset`.
+#[must_use]
 pub fn matches(offset: u64, data: &[u8]) -> bool {
     (offset..).zip(data).all(|(offset, byte)| byte_at(offset) == *byte)
 }
