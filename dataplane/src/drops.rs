@@ -53,7 +53,8 @@ drops! {
         "no service answers on this port of a service address; the sender was told";
     NoRoute, "no_route", "the kernel has no route to the destination";
     NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
-    ReplyRateLimited, "reply_rate_limited", "answered too many packets lately, refused ones and pings";
+    ReplyRateLimited, "reply_rate_limited",
+        "answered too many packets lately, refused ones and pings";
     SnatExhausted, "snat_exhausted",
         "no free source port towards this destination: look who uses them with weir snat top";
     SnatUnsupported, "snat_unsupported",

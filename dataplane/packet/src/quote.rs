@@ -118,8 +118,9 @@ impl Translation {
     /// The error gets the flow's new destination, and its new source where the flow changes it, as
     /// answers do: behind the translation nobody need have a way to the router that sent it, and if
     /// that router forwards its own error, it drops it as coming from itself. Where the flow keeps
-    /// its source, so does the error. In the quote the two ends are the other way round. All checksums are corrected by difference, a quoted one only where the quote reaches
-    /// that far, and a quoted SCTP checksum not at all: it is a CRC over what is cut off.
+    /// its source, so does the error. In the quote the two ends are the other way round. All
+    /// checksums are corrected by difference, a quoted one only where the quote reaches that far,
+    /// and a quoted SCTP checksum not at all: it is a CRC over what is cut off.
     ///
     /// `headers` and `quote` must come from parsing this frame.
     #[cold]

@@ -17,8 +17,8 @@ pub const FIN_PEER: u8 = 4;
 /// Either side sent a reset.
 pub const RESET: u8 = 8;
 
-/// The answering side has spoken; of a flow whose answers do not come by here: the client has opened
-/// it properly, or gone on once.
+/// The answering side has spoken; of a flow whose answers do not come by here: the client has
+/// opened it properly, or gone on once.
 pub const ANSWERED: u8 = 16;
 
 /// The state of a new flow after its first packet.
@@ -52,8 +52,8 @@ pub fn mirrored(state: u8) -> u8 {
     mirror
 }
 
-/// The state after a packet of a direction, which answers (`is_reply`) or is the only one that comes
-/// by here (`is_alone`).
+/// The state after a packet of a direction, which answers (`is_reply`) or is the only one that
+/// comes by here (`is_alone`).
 #[inline]
 pub fn next(state: u8, flags: u8, is_reply: bool, is_alone: bool) -> u8 {
     let mut next = state | own(flags);

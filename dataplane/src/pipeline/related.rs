@@ -9,8 +9,9 @@ use weir_packet::{Translation, parse_quote};
 
 use weir_tables::PortId;
 
+use super::Context;
 use super::classify::{self, Facts, Refusal};
-use super::{Context, revalidate};
+use super::revalidate::{self, Judgement};
 use crate::batch::{Packet, Verdict};
 use crate::drops::Drop;
 use crate::flow::Action;
@@ -30,6 +31,17 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
     if is_director && !packet.stage.is_first_hand() {
         return;
     }
+    if entry.revision != cx.snapshot.revision() {
+        match revalidate::judge(entry, cx) {
+            Judgement::Keep { .. } => {}
+            // Another worker may have the flow now, as where a pod's address moved to another pod.
+            Judgement::Forget => return cx.flows.remove(number),
+            Judgement::Refuse => {
+                packet.verdict = Verdict::Drop(Drop::IcmpUnrelated);
+                return;
+            }
+        }
+    }
     // Pods are at the ends of ways, not on them, and between two of them nobody else is.
     let (came, comes) = (PortId(entry.in_port), packet.port);
     let ends_at_pod = classify::port_is_pod(came) || classify::port_is_pod(comes);
@@ -42,11 +54,7 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         packet.verdict = Verdict::Drop(reason);
         return;
     }
-    let holds = entry.revision == cx.snapshot.revision() || !revalidate::is_over(entry, cx);
-    packet.verdict = match holds {
-        true => Verdict::Flow { flow: number },
-        false => Verdict::Drop(Drop::IcmpUnrelated),
-    };
+    packet.verdict = Verdict::Flow { flow: number };
 }
 
 /// Translates an error as its flow's packets are, in both places.

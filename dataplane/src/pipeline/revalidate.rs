@@ -25,7 +25,7 @@ pub(super) enum Judgement {
 
 /// Judges an entry by the snapshot of this turn.
 pub(super) fn judge(entry: &FlowEntry, cx: &Context<'_>) -> Judgement {
-    if !sender_holds(entry, cx) {
+    if !sender_holds(entry, cx) || entry.has(flow_flags::REPLY) && !client_holds(entry, cx) {
         return Judgement::Forget;
     }
     if !service_holds(entry, cx) {
@@ -97,6 +97,14 @@ fn sender_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
     let port = PortId(entry.in_port);
     !port_is_pod(port)
         || cx.snapshot.endpoint_at(port).is_some_and(|pod| pod.addresses.contains(&entry.key.src))
+}
+
+/// The pod that asked is still there: another one with its address is not told of what it never
+/// asked for.
+fn client_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
+    let client = entry.translation.key_after(&entry.key).dst;
+    let pod = cx.snapshot.endpoint_at(PortId(entry.out_port));
+    entry.out_port == 0 || pod.is_some_and(|pod| pod.addresses.contains(&client))
 }
 
 /// The node of a flow's backend.

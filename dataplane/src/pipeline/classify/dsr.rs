@@ -9,9 +9,8 @@ use super::{Answers, Decision, Facts, Half, Refusal, follow};
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
 
-/// Sends a flow to a backend of another node; `None` where that is not known, or cannot answer in the
-/// service's name. Answers do not
-/// come by here, so there is nothing to remember for them.
+/// Sends a flow to a backend of another node; `None` where that is not known, or cannot answer in
+/// the service's name. Answers do not come by here, so there is nothing to remember for them.
 pub(super) fn send(
     backend: &BackendAddr,
     frontend: &Frontend,
