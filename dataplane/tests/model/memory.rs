@@ -151,6 +151,13 @@ impl Model {
         memories
     }
 
+    /// Whether a packet comes in by the port of a pod that is not there any more.
+    pub fn is_of_gone_pod(&self, packet: &Packet) -> bool {
+        let PortId(port) = packet.port;
+        let is_pod = packet.port != PortId::UPLINK && packet.port != PortId::HOST;
+        is_pod && !self.node.pods.contains(&Some(port))
+    }
+
     /// Whether the host sends by one port to a pod and, by a service, to that pod again. The first
     /// is translated by the pod's worker and the second by the one that translates for the host:
     /// neither sees that the other has used the port, and the pod's answers can belong to one only.
