@@ -151,11 +151,16 @@ impl Model {
         memories
     }
 
-    /// Whether a packet comes in by the port of a pod that is not there any more.
-    pub fn is_of_gone_pod(&self, packet: &Packet) -> bool {
+    /// Whether a packet comes in where its sender is not: by the port of a pod that is gone, or
+    /// from outside with the address of a pod that is here by now. Who has met the flow judges
+    /// that, and who has not sees a stranger.
+    pub fn is_misplaced(&self, packet: &Packet) -> bool {
         let PortId(port) = packet.port;
-        let is_pod = packet.port != PortId::UPLINK && packet.port != PortId::HOST;
-        is_pod && !self.node.pods.contains(&Some(port))
+        match packet.port {
+            PortId::HOST => false,
+            PortId::UPLINK => self.node.place(&packet.key.src).pod().is_some(),
+            _ => !self.node.pods.contains(&Some(port)),
+        }
     }
 
     /// Whether the host sends by one port to a pod and, by a service, to that pod again. The first
@@ -248,7 +253,9 @@ impl Model {
     fn may_be_full(&self, packet: &Packet) -> bool {
         let range = self.node.snat_ports;
         let is_in_use = |row: &&Connection| {
-            row.asked.protocol == packet.key.protocol && range.contains(row.seen.sport)
+            // A server may go on with the port of a connection that is forgotten.
+            let has_port = range.contains(row.seen.sport) || range.contains(row.asked.dport);
+            row.asked.protocol == packet.key.protocol && has_port
         };
         let rows = self.connections.iter().chain(&self.ghosts);
         rows.filter(is_in_use).count() as u32 >= range.len() / u32::from(self.workers)

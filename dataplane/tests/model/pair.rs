@@ -181,9 +181,9 @@ impl Pair {
 
     fn packet(&mut self, packet: &Packet) -> Result<(), TestCaseError> {
         let model = &self.model;
-        // Only the worker that a pod was at knows its flows, and nothing leads there any more.
-        let is_gone = model.workers > 1 && model.is_of_gone_pod(packet);
-        let is_excluded = is_gone || model.is_of_two_workers(packet) || model.is_switched(packet);
+        let is_misplaced = model.workers > 1 && model.is_misplaced(packet);
+        let is_excluded =
+            is_misplaced || model.is_of_two_workers(packet) || model.is_switched(packet);
         if is_excluded || model.hides_port(packet) {
             return Ok(());
         }
