@@ -87,6 +87,9 @@ const CHOSEN: u8 = 5;
 const TUNNEL: u8 = 6;
 const PINNED: u8 = 7;
 
+/// Zone of the keys of pins, which keeps them apart from those of flows.
+const ZONE_PINS: u16 = 1;
+
 impl FlowEntry {
     /// Mark of an entry in use.
     pub const LIVE: u8 = 0x5a;
@@ -185,13 +188,14 @@ impl FlowEntry {
 
     /// The key of a client's pin: its flows' without the source port, in a zone of its own.
     pub fn pin_key(key: &FlowKey) -> FlowKey {
-        const ZONE_PINS: u16 = 1;
         FlowKey { sport: 0, zone: ZONE_PINS, ..*key }
     }
 
     /// How long a pin lasts beyond its last use: kept where a flow has the port that it leaves by.
+    /// Told by the key and not by the action: the sweep asks every entry, and loads no second line.
+    #[inline]
     pub fn pin_timeout_ms(&self) -> Option<u32> {
-        (self.action == PINNED).then_some(self.out_port)
+        (self.key.zone == ZONE_PINS).then_some(self.out_port)
     }
 
     /// The backend that a packet to a service goes to.
