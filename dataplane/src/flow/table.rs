@@ -30,6 +30,8 @@ pub struct FlowTable {
     pub fragments: Fragments,
     /// Where the search for a free source port goes on.
     port_cursor: u16,
+    /// A flow was refused for want of room, and none has been made since.
+    lacks_room: bool,
 }
 
 /// No room for a new flow.
@@ -98,6 +100,7 @@ impl FlowTable {
             sweep_at: 0,
             fragments: Fragments::new(),
             port_cursor: 0,
+            lacks_room: false,
         };
         table.adopt();
         table
@@ -288,7 +291,10 @@ impl FlowTable {
                 self.unused += 1;
                 self.unused - 1
             }
-            None => return Err(TableFull),
+            None => {
+                self.lacks_room = true;
+                return Err(TableFull);
+            }
         };
         if !self.index.insert(direction.hash, number) {
             self.free.push(number);

@@ -14,13 +14,17 @@ const ALONE_MS: u32 = 60_000;
 
 impl FlowTable {
     /// Begins a batch of at most `flows` new flows: what the last one released may be used again.
-    /// In a table that has no room for so many a few entries are looked at, and those are forgotten
-    /// that expired, or that nobody has confirmed for a second, as a flood leaves them. How many of
-    /// the latter.
+    /// Where flows were refused for want of room, a few entries are looked at, and those are
+    /// forgotten that expired, or that nobody has confirmed for a second, as a flood leaves them.
+    /// How many of the latter.
     pub fn begin_batch(&mut self, flows: usize, now_ms: u32) -> u32 {
         self.free.append(&mut self.resting);
+        if !self.lacks_room {
+            return 0;
+        }
         let room = self.free.len() + self.entries.len() - self.unused as usize;
         if room >= (2 * flows).min(self.entries.len() / 2) {
+            self.lacks_room = false;
             return 0;
         }
         let evicted = self.evict_unconfirmed(now_ms);
