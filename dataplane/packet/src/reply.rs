@@ -14,14 +14,8 @@ use crate::wire::*;
 
 /// Writes the reset that refuses a TCP segment (RFC 9293 section 3.10.7.1); a reset gets none.
 pub fn write_tcp_reset(frame: &mut [u8], headers: &Headers) -> Option<usize> {
-    if headers.protocol != protocol::TCP || headers.fragment != Fragment::None {
-        return None;
-    }
-    let tcp: &[u8; TCP_LEN] = header_at(frame, headers.l4.into())?;
+    let tcp = segment_to_end(frame, headers)?;
     let flags = tcp[13];
-    if flags & tcp_flags::RST != 0 || !is_unicast_between(frame, headers) {
-        return None;
-    }
     let (sport, dport) = (u16_at(tcp, 0), u16_at(tcp, 2));
     let reset = if flags & tcp_flags::ACK != 0 {
         Segment { seq: u32_at(tcp, 8), flags: tcp_flags::RST, ..Segment::default() }
@@ -44,14 +38,8 @@ pub fn write_tcp_reset(frame: &mut [u8], headers: &Headers) -> Option<usize> {
 /// Cuts a TCP segment down to a reset, as if its own sender ended the connection: for a receiver
 /// that waits and may never send again. Nothing is written where it is a reset already.
 pub fn write_tcp_abort(frame: &mut [u8], headers: &Headers) -> Option<usize> {
-    if headers.protocol != protocol::TCP || headers.fragment != Fragment::None {
-        return None;
-    }
-    let tcp: &[u8; TCP_LEN] = header_at(frame, headers.l4.into())?;
+    let tcp = segment_to_end(frame, headers)?;
     let flags = tcp[13];
-    if flags & tcp_flags::RST != 0 || !is_unicast_between(frame, headers) {
-        return None;
-    }
     let reset = Segment {
         seq: u32_at(tcp, 4),
         ack: u32_at(tcp, 8),
@@ -63,6 +51,17 @@ pub fn write_tcp_abort(frame: &mut [u8], headers: &Headers) -> Option<usize> {
     let (dst_mac, src_mac) = (dst_mac(frame), src_mac(frame));
     let path = Path { dst_mac, src_mac, src, dst, sport, dport, ttl: headers.ttl };
     emit_tcp(frame, &path, &reset, &[])
+}
+
+/// The header of a segment whose connection a reset may end: whole, between two hosts, and no reset
+/// itself.
+fn segment_to_end<'a>(frame: &'a [u8], headers: &Headers) -> Option<&'a [u8; TCP_LEN]> {
+    if headers.protocol != protocol::TCP || headers.fragment != Fragment::None {
+        return None;
+    }
+    let tcp: &[u8; TCP_LEN] = header_at(frame, headers.l4.into())?;
+    let is_reset = tcp[13] & tcp_flags::RST != 0;
+    (!is_reset && is_unicast_between(frame, headers)).then_some(tcp)
 }
 
 /// Why a packet is not delivered.

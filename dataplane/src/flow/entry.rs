@@ -15,14 +15,14 @@ pub mod flow_flags {
     /// To a client whose packets come here in a tunnel, from the node that it talks to: the source
     /// becomes what that node was asked for, and the MSS leaves room for the tunnel.
     pub const FROM_DSR: u16 = 8;
+    /// The translated source is the node's: the flow ends when the node loses the address.
+    pub const SNAT: u16 = 16;
     /// Chosen by a director at another worker, which must hear of the flow now and then.
     pub const DIRECTED: u16 = 32;
     /// The director has seen that the client goes on after an answer.
     pub const DIRECTOR_KNOWS: u16 = 64;
     /// To an address that was no service's.
     pub const PLAIN: u16 = 128;
-    /// The translated source is the node's: the flow ends when the node loses the address.
-    pub const SNAT: u16 = 16;
 }
 
 /// What happens to a packet after its translation.

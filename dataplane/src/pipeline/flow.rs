@@ -79,7 +79,7 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
 /// The director would forget a flow whose packets all come in at the pod's own worker, and choose
 /// anew when one comes in elsewhere. So what changes its state, and one packet now and then, goes
 /// by the director. Whether this one does.
-#[cold]
+#[inline]
 fn keep_director_informed(packet: &mut Packet, number: u32, cx: &mut Context<'_>) -> bool {
     // Well below the shortest timeout of a flow.
     const SILENT_MAX_S: u16 = 20;

@@ -117,7 +117,7 @@ fn pass_once(packet: &mut Packet, decision: &Decision, cx: &mut Context<'_>) {
         return;
     }
     let translation = Translation::between(&packet.key, &decision.to);
-    rewrite::carry_out(packet, &translation, decision.forward.action, None, cx);
+    rewrite::carry_out(packet, &translation, decision.forward.action, 0, cx);
 }
 
 fn learn(packet: &mut Packet, mut decision: Decision, cx: &mut Context<'_>) {

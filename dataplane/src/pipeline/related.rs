@@ -6,12 +6,11 @@
 //! no entry is made for them, and none lives longer by them.
 
 use weir_packet::{Translation, parse_quote};
-
 use weir_tables::PortId;
 
-use super::Context;
-use super::classify::{self, Facts, Refusal};
+use super::classify::{self, Refusal};
 use super::revalidate::{self, Judgement};
+use super::{Context, learn};
 use crate::batch::{Packet, Verdict};
 use crate::drops::Drop;
 use crate::flow::Action;
@@ -49,8 +48,9 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         packet.verdict = Verdict::Drop(Drop::IcmpUnrelated);
         return;
     }
-    let facts = facts(packet, cx);
-    if let Err(Refusal::Drop(reason)) = classify::check_source(&facts, cx.snapshot) {
+    let sender = learn::sender(packet);
+    let checked = classify::check_source(packet.port, packet.stage, &sender, cx.snapshot);
+    if let Err(Refusal::Drop(reason)) = checked {
         packet.verdict = Verdict::Drop(reason);
         return;
     }
@@ -62,18 +62,5 @@ pub(super) fn translate(translation: &Translation, packet: &mut Packet) {
     let (key, headers) = (packet.key, packet.headers);
     if let Some(quote) = parse_quote(packet.frame.bytes(), &headers) {
         translation.apply_to_error(&key, packet.frame.bytes_mut(), &headers, &quote);
-    }
-}
-
-/// What is known of an error whose flow is known.
-fn facts(packet: &Packet, cx: &Context<'_>) -> Facts {
-    Facts {
-        port: packet.port,
-        stage: packet.stage,
-        me: cx.me,
-        workers: cx.workers,
-        is_whole: true,
-        sender: super::learn::sender(packet),
-        pinned: None,
     }
 }

@@ -83,13 +83,12 @@ pub(super) fn is_over(entry: &FlowEntry, cx: &Context<'_>) -> bool {
 /// Whether the flow's backend takes no new flows any more: a SYN is chosen anew.
 #[cold]
 pub(super) fn is_draining(entry: &FlowEntry, cx: &Context<'_>) -> bool {
-    let takes = |row, is_outside| {
-        let set = cx.snapshot.backends_of(row, is_outside);
-        set.is_some_and(|set| set.takes_flows(&entry.backend()))
+    let takes = |row| {
+        let mut sets = cx.snapshot.sets_of(row);
+        sets.any(|set| set.takes_flows(&entry.backend()))
     };
     let frontend = cx.snapshot.frontend(&FrontendKey::of_destination(&entry.key));
-    entry.has(flow_flags::TO_SERVICE)
-        && frontend.is_some_and(|row| !takes(row, false) && !takes(row, true))
+    entry.has(flow_flags::TO_SERVICE) && frontend.is_some_and(|row| !takes(row))
 }
 
 /// A pod's port still belongs to a pod with this address.
@@ -110,11 +109,7 @@ fn client_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
 /// The node of a flow's backend.
 fn node_of(entry: &FlowEntry, cx: &Context<'_>) -> Option<weir_packet::Addr> {
     let frontend = cx.snapshot.frontend(&FrontendKey::of_destination(&entry.key))?;
-    let in_set = |is_outside| {
-        let set = cx.snapshot.backends_of(frontend, is_outside)?;
-        set.get(&entry.backend())?.node
-    };
-    in_set(true).or_else(|| in_set(false))
+    cx.snapshot.sets_of(frontend).find_map(|set| set.get(&entry.backend())?.node)
 }
 
 /// The node still has the address that the flow was given.
@@ -125,22 +120,15 @@ fn source_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
 
 /// The service still exists and still has the backend, in whatever state.
 fn service_holds(entry: &FlowEntry, cx: &Context<'_>) -> bool {
-    let after = entry.translation.key_after(&entry.key);
     let (frontend, backend) = if entry.has(flow_flags::TO_SERVICE) {
-        (
-            FrontendKey::of_destination(&entry.key),
-            BackendAddr { addr: after.dst, l4_port: after.dport },
-        )
+        (FrontendKey::of_destination(&entry.key), entry.backend())
     } else if entry.has(flow_flags::FROM_SERVICE) {
-        let back = after.reversed();
+        let back = entry.translation.key_after(&entry.key).reversed();
         let sender = BackendAddr { addr: entry.key.src, l4_port: entry.key.sport };
         (FrontendKey::of_destination(&back), sender)
     } else {
         return true;
     };
     let Some(row) = cx.snapshot.frontend(&frontend) else { return false };
-    let has = |is_outside| {
-        cx.snapshot.backends_of(row, is_outside).is_some_and(|set| set.get(&backend).is_some())
-    };
-    has(false) || has(true)
+    cx.snapshot.sets_of(row).any(|set| set.get(&backend).is_some())
 }

@@ -7,7 +7,7 @@ use weir_tables::{Adjacency, BackendAddr, PortId};
 use super::{Context, GATEWAY_MAC, refuse, related, tunnel};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
-use crate::flow::{Action, FlowEntry, flow_flags};
+use crate::flow::{Action, flow_flags};
 
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: usize = 14;
@@ -79,8 +79,8 @@ fn apply(packet: &mut Packet, flow: u32, cx: &mut Context<'_>) {
             return;
         }
     } else {
-        let entry = *entry;
-        carry_out(packet, &entry.translation, action, Some(&entry), cx);
+        let (translation, flags) = (entry.translation, entry.flags);
+        carry_out(packet, &translation, action, flags, cx);
     }
     if let Verdict::Transmit { adjacency } = packet.verdict
         && let Some(row) = cx.snapshot.adjacency(adjacency)
@@ -89,19 +89,20 @@ fn apply(packet: &mut Packet, flow: u32, cx: &mut Context<'_>) {
     }
 }
 
-/// Carries out an action; the caller writes the MACs of what is to be transmitted.
+/// Carries out the action of a flow with these bits of `flow_flags`; the caller writes the MACs of
+/// what is to be transmitted.
 pub(super) fn carry_out(
     packet: &mut Packet,
     translation: &Translation,
     action: Action,
-    entry: Option<&FlowEntry>,
+    flags: u16,
     cx: &mut Context<'_>,
 ) {
     let verdict = match action {
         Action::Transmit { adjacency } => {
             let Some(&row) = route(packet, adjacency, cx) else { return };
             translate(packet, translation);
-            if entry.is_some_and(|entry| entry.has(flow_flags::FROM_DSR)) {
+            if flags & flow_flags::FROM_DSR != 0 {
                 clamp_mss_of_opening(packet, &row, cx);
             }
             Verdict::Transmit { adjacency }

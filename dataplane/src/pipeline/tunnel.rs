@@ -116,11 +116,8 @@ fn chosen(packet: &Packet, addr: &weir_packet::Addr, cx: &Context<'_>) -> Option
         key = weir_packet::parse_quote(packet.frame.bytes(), &packet.headers)?.key.reversed();
     }
     let frontend = cx.snapshot.frontend(&FrontendKey::of_destination(&key))?;
-    let in_set = |is_outside| {
-        let set = cx.snapshot.backends_of(frontend, is_outside)?;
-        set.first_at(addr).map(|backend| backend.addr)
-    };
-    Some(Stage::Chosen { backend: in_set(true).or_else(|| in_set(false))? })
+    let backend = cx.snapshot.sets_of(frontend).find_map(|set| set.first_at(addr))?.addr;
+    Some(Stage::Chosen { backend })
 }
 
 /// The largest MSS with which segments of a client still fit the tunnel from another node, if

@@ -129,6 +129,12 @@ impl Snapshot {
         self.backend_sets.get(name).map(|set| &**set)
     }
 
+    /// All backend sets of a frontend, that for clients outside first.
+    pub fn sets_of<'a>(&'a self, frontend: &'a Frontend) -> impl Iterator<Item = &'a BackendSet> {
+        let names = frontend.external_backend_set.iter().chain([&frontend.backend_set]);
+        names.filter_map(|name| self.backend_sets.get(name)).map(|set| &**set)
+    }
+
     /// Whether an address is of a pod or a node of the cluster.
     pub fn is_in_cluster(&self, addr: &Addr) -> bool {
         self.endpoints.contains_key(addr)

@@ -163,10 +163,24 @@ fn headline(l4: &[u8], packet: &Packet) -> (String, usize, usize) {
     }
 }
 
-/// The packet that an ICMP error quotes, of which the end may be cut off.
+/// The packet that an ICMP error quotes.
 fn quoted(datagram: &[u8], family: u8) -> String {
+    let frame = quoted_frame(datagram, family);
+    match parse(&frame) {
+        Ok(Parsed::Ip(packet)) => headline(&frame[packet.headers.l4.into()..], &packet).0,
+        other => format!("{other:?}"),
+    }
+}
+
+/// An IP datagram as a frame, with zero MACs.
+pub fn as_frame(datagram: &[u8], family: u8) -> Vec<u8> {
     let ethertype: [u8; 2] = if family == 4 { [8, 0] } else { [0x86, 0xdd] };
-    let mut frame = [&[0; 12], &ethertype[..], datagram].concat();
+    [&[0; 12], &ethertype[..], datagram].concat()
+}
+
+/// A quoted datagram as a frame. Its end may be cut off: its lengths say how much is there.
+pub fn quoted_frame(datagram: &[u8], family: u8) -> Vec<u8> {
+    let mut frame = as_frame(datagram, family);
     let (length_at, counted, l4) = if family == 4 { (16, 0, 34) } else { (18, 40, 54) };
     let mut cut = |at: usize, length: usize| {
         frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
@@ -175,10 +189,7 @@ fn quoted(datagram: &[u8], family: u8) -> String {
     if datagram[if family == 4 { 9 } else { 6 }] == protocol::UDP {
         cut(l4 + 4, 14 + datagram.len() - l4);
     }
-    match parse(&frame) {
-        Ok(Parsed::Ip(packet)) => headline(&frame[packet.headers.l4.into()..], &packet).0,
-        other => format!("{other:?}"),
-    }
+    frame
 }
 
 /// The ones' complement sum of RFC 1071.

@@ -84,7 +84,5 @@ fn is_service(service: &BackendAddr, key: &FlowKey, snapshot: &Snapshot) -> bool
         || snapshot.frontend_at(&on_all).filter(|_| snapshot.is_node_addr(&service.addr));
     let Some(frontend) = snapshot.frontend(&exact).or_else(node_port) else { return false };
     let backend = BackendAddr { addr: key.dst, l4_port: key.dport };
-    [true, false].into_iter().any(|is_outside| {
-        snapshot.backends_of(frontend, is_outside).is_some_and(|set| set.get(&backend).is_some())
-    })
+    snapshot.sets_of(frontend).any(|set| set.get(&backend).is_some())
 }

@@ -138,7 +138,7 @@ pub enum Refusal {
 
 /// Decides a flow.
 pub fn classify(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Decision, Refusal> {
-    check_source(facts, snapshot)?;
+    check_source(facts.port, facts.stage, &facts.sender, snapshot)?;
     if let Stage::Tunnelled { service } = facts.stage {
         return dsr::decide(service, key, facts, snapshot);
     }
@@ -212,19 +212,24 @@ pub fn follow(dst: &Addr, me: WorkerId, snapshot: &Snapshot) -> Option<Way> {
 }
 
 /// A pod sends only from its own addresses; nobody outside sends from a pod's.
-pub(super) fn check_source(facts: &Facts, snapshot: &Snapshot) -> Result<(), Refusal> {
-    if !facts.stage.is_first_hand() {
+pub(super) fn check_source(
+    port: PortId,
+    stage: Stage,
+    sender: &Addr,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    if !stage.is_first_hand() {
         return Ok(());
     }
-    match facts.port {
+    match port {
         PortId::HOST => Ok(()),
-        PortId::UPLINK => match snapshot.resolve(&facts.sender) {
+        PortId::UPLINK => match snapshot.resolve(sender) {
             Egress::Pod { .. } | Egress::Host { .. } => Err(Refusal::Drop(Drop::SourceSpoofed)),
             _ => Ok(()),
         },
         port => match snapshot.endpoint_at(port) {
             None => Err(Refusal::Drop(Drop::NoEndpoint)),
-            Some(pod) if pod.addresses.contains(&facts.sender) => Ok(()),
+            Some(pod) if pod.addresses.contains(sender) => Ok(()),
             Some(_) => Err(Refusal::Drop(Drop::SourceSpoofed)),
         },
     }

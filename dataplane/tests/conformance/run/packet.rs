@@ -26,7 +26,7 @@ use weir_packet::{
 };
 
 use super::names::Names;
-use crate::common::packet::{fragment, ones_sum};
+use crate::common::packet::{as_frame, fragment, ones_sum, quoted_frame};
 
 const FLAGS: [(char, u8); 5] = [
     ('S', tcp_flags::SYN),
@@ -304,12 +304,6 @@ fn show_packet(frame: &[u8], names: &Names) -> String {
     text
 }
 
-/// An IP packet with an Ethernet header.
-fn as_frame(datagram: &[u8], family: u8) -> Vec<u8> {
-    let ethertype: [u8; 2] = if family == 4 { [8, 0] } else { [0x86, 0xdd] };
-    [&[0; 12], &ethertype[..], datagram].concat()
-}
-
 /// Who says what to whom, where in the frame the payload starts, and its usual length.
 fn headline(frame: &[u8], packet: &Packet, names: &Names) -> (String, usize, usize) {
     let (headers, key) = (&packet.headers, &packet.key);
@@ -352,17 +346,9 @@ fn headline(frame: &[u8], packet: &Packet, names: &Names) -> (String, usize, usi
     }
 }
 
-/// The packet that an ICMP error quotes, of which the end may be cut off.
+/// The packet that an ICMP error quotes.
 fn quoted(datagram: &[u8], family: u8, names: &Names) -> String {
-    let mut frame = as_frame(datagram, family);
-    let (length_at, counted, l4) = if family == 4 { (16, 0, 34) } else { (18, 40, 54) };
-    let mut cut = |at: usize, length: usize| {
-        frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
-    };
-    cut(length_at, datagram.len() - counted);
-    if datagram[if family == 4 { 9 } else { 6 }] == protocol::UDP {
-        cut(l4 + 4, 14 + datagram.len() - l4);
-    }
+    let frame = quoted_frame(datagram, family);
     match parse(&frame) {
         Ok(Parsed::Ip(packet)) => headline(&frame, &packet, names).0,
         other => format!("{other:?}"),
