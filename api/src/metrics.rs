@@ -66,6 +66,14 @@ metrics! {
 
     // Dataplane: packets.
     DROPS: Counter "weir_drops_total" None, ["reason"], "Packets dropped, by reason";
+    POLICY_VERDICTS: Counter "weir_policy_verdicts_total" None, ["direction", "verdict"],
+        "Verdicts of network policy: connections allowed, packets denied; a change judges again";
+    POLICY_VERDICTS_UNCOUNTED: Counter "weir_policy_verdicts_uncounted_total" None, ["worker"],
+        "Verdicts without a place in the table of counts by endpoint and rule";
+    POLICY_COUNTS: Gauge "weir_policy_verdict_rows" None, ["worker"],
+        "Endpoints by rule with a count of verdicts";
+    POLICY_COUNTS_LIMIT: Gauge "weir_policy_verdict_rows_limit" None, ["worker"],
+        "Counts of verdicts that there is room for";
     RX_PACKETS: Counter "weir_rx_packets_total" None, ["device", "queue"], "Packets received";
     RX_BYTES: Counter "weir_rx_bytes_total" Some("bytes"), ["device", "queue"],
         "Bytes received, from the Ethernet header on";

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::convert::{ConvertError, address_bytes, parse_address, parse_l4_port};
-use crate::v1::{FrontendKey, Object, ObjectRef, Protocol, object, object_ref};
+use crate::convert::{ConvertError, address_bytes, parse_address, parse_l4_port, parse_prefix};
+use crate::v1::{FrontendKey, Object, ObjectRef, Prefix, Protocol, object, object_ref};
 
 impl Object {
     /// The name under which this object is deleted or refused; `None` where it has no known kind.
@@ -15,6 +15,10 @@ impl Object {
             object::Kind::BackendSet(it) => object_ref::Kind::BackendSet(it.name.clone()),
             object::Kind::Endpoint(it) => object_ref::Kind::Endpoint(it.name.clone()),
             object::Kind::Node(_) => object_ref::Kind::Node(true),
+            object::Kind::Identity(it) => object_ref::Kind::Identity(it.id),
+            object::Kind::PeerAddress(it) => object_ref::Kind::PeerAddress(it.prefix.clone()?),
+            object::Kind::CidrSelector(it) => object_ref::Kind::CidrSelector(it.id),
+            object::Kind::PolicyRules(it) => object_ref::Kind::PolicyRules(it.name.clone()),
         };
         Some(ObjectRef { kind: Some(kind) })
     }
@@ -63,7 +67,18 @@ impl fmt::Display for FrontendKey {
     }
 }
 
-/// `frontend 10.96.0.1:80/TCP`, `backend set default/web:http/4`, `endpoint default/a`, `node`.
+/// `10.0.0.0/8`.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match parse_prefix(self) {
+            Ok((address, length)) => write!(f, "{address}/{length}"),
+            Err(error) => write!(f, "{:02x?}/{} ({error})", self.address, self.length),
+        }
+    }
+}
+
+/// `frontend 10.96.0.1:80/TCP`, `backend set default/web:http/4`, `endpoint default/a`, `node`,
+/// `identity 256`, `address 10.0.0.1/32`, `address selector 3`, `policy rules 7`.
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
@@ -71,6 +86,10 @@ impl fmt::Display for ObjectRef {
             Some(object_ref::Kind::BackendSet(name)) => write!(f, "backend set {name}"),
             Some(object_ref::Kind::Endpoint(name)) => write!(f, "endpoint {name}"),
             Some(object_ref::Kind::Node(_)) => f.write_str("node"),
+            Some(object_ref::Kind::Identity(id)) => write!(f, "identity {id}"),
+            Some(object_ref::Kind::PeerAddress(prefix)) => write!(f, "address {prefix}"),
+            Some(object_ref::Kind::CidrSelector(id)) => write!(f, "address selector {id}"),
+            Some(object_ref::Kind::PolicyRules(name)) => write!(f, "policy rules {name}"),
             None => f.write_str("object of an unknown kind"),
         }
     }
@@ -92,7 +111,7 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{BackendSet, Frontend};
+    use crate::v1::{BackendSet, CidrSelector, Frontend, Identity, PeerAddress, PolicyRules};
 
     #[test]
     fn objects_name_themselves() {
@@ -102,6 +121,15 @@ mod tests {
         assert_eq!(name(object::Kind::Frontend(frontend)), "frontend [fd00::1]:80/TCP");
         let set = BackendSet { name: "default/web:http/4".into(), ..BackendSet::default() };
         assert_eq!(name(object::Kind::BackendSet(set)), "backend set default/web:http/4");
+        let identity = Identity { id: 256, ..Identity::default() };
+        assert_eq!(name(object::Kind::Identity(identity)), "identity 256");
+        let prefix = Some(Prefix { address: vec![10, 0, 0, 1], length: 32 });
+        let address = PeerAddress { prefix, identity: 256 };
+        assert_eq!(name(object::Kind::PeerAddress(address)), "address 10.0.0.1/32");
+        let selector = CidrSelector { id: 3, ..CidrSelector::default() };
+        assert_eq!(name(object::Kind::CidrSelector(selector)), "address selector 3");
+        let rules = PolicyRules { name: "7".into(), ..PolicyRules::default() };
+        assert_eq!(name(object::Kind::PolicyRules(rules)), "policy rules 7");
         assert_eq!(Object { kind: None }.reference(), None);
         assert_eq!(Object::from(object::Kind::Frontend(Frontend::default())).reference(), None);
     }
@@ -110,5 +138,7 @@ mod tests {
     fn a_bad_key_still_prints() {
         let key = FrontendKey { address: vec![1, 2], l4_port: 80, protocol: 99 };
         assert!(key.to_string().contains("4 or 16 bytes"), "{key}");
+        let prefix = Prefix { address: vec![10, 0, 0, 0], length: 33 };
+        assert!(prefix.to_string().contains("33 is more than 32"), "{prefix}");
     }
 }

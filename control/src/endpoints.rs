@@ -136,6 +136,7 @@ impl AttachedEndpoint {
             mac: self.mac.parse::<Mac>()?.0.to_vec(),
             addresses: self.addresses.iter().map(|it| address_bytes(*it)).collect(),
             failure_mode: FailureMode::Unspecified.into(),
+            ..Endpoint::default()
         })
     }
 }

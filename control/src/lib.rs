@@ -20,6 +20,8 @@ pub mod endpoints;
 pub mod http;
 pub mod link;
 pub mod model;
+pub mod offline;
+pub mod policy;
 pub mod publish;
 pub mod settings;
 pub mod source;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use weir_api::v1::{DsrDispatch, Forwarding, Protocol};
 
 use crate::model::Cidr;
+use crate::policy::{CLUSTER_DEFAULT, Enforcement, PolicySettings};
 
 /// What is known of this node without asking the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +34,31 @@ pub struct NodeSettings {
     pub mode: LoadBalancerMode,
     /// How the service's address travels with DSR.
     pub dsr_dispatch: DsrDispatch,
+    /// Whom policies isolate.
+    pub policy_enforcement: Enforcement,
+    /// What policies deny passes everywhere, and is reported.
+    pub policy_audit: bool,
+    /// Who is denied is told at once.
+    pub policy_reject: bool,
+    /// Name of the cluster, a label of its pods; empty: the default.
+    pub cluster_name: String,
+}
+
+impl NodeSettings {
+    /// What of this concerns policy.
+    #[must_use]
+    pub fn policy(&self) -> PolicySettings {
+        let cluster = match self.cluster_name.is_empty() {
+            true => CLUSTER_DEFAULT,
+            false => &self.cluster_name,
+        };
+        PolicySettings {
+            enforcement: self.policy_enforcement,
+            cluster: cluster.to_owned(),
+            node: Some(self.name.clone()),
+            node_addresses: self.addresses.clone(),
+        }
+    }
 }
 
 /// Ports from the first to the second, both included.

@@ -106,8 +106,8 @@ fn ten_thousand_services_load_in_seconds_and_change_one_by_one() {
         bytes >> 20
     );
     assert!(took < Duration::from_secs(60), "{took:?}");
-    // The node, and a frontend and a backend set per service.
-    assert_eq!(objects, 1 + 2 * SERVICES as usize);
+    // The node, the reserved identities, and a frontend and a backend set per service.
+    assert_eq!(objects, 1 + 9 + 2 * SERVICES as usize);
 
     let clock = Clock::start();
     let file = files[7].replacen("ready: true", "ready: false", 1);

@@ -41,6 +41,19 @@ fn make_manifests(folder: &Path) -> PathBuf {
     manifests
 }
 
+/// One that is good, and one with a field that nobody knows.
+const POLICIES: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: wrong}
+spec: {podSelector: {}, podselector: {}}
+";
+
 #[test]
 fn an_agent_serves_its_command_line_and_its_metrics() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,9 +103,19 @@ fn an_agent_serves_its_command_line_and_its_metrics() {
     let table = String::from_utf8(weir(folder, &["service", "list"]).stdout).unwrap();
     assert!(table.starts_with("SERVICE       TYPE       FRONTEND"), "{table}");
 
+    std::fs::write(manifests.join("policy.yaml"), POLICIES).unwrap();
+    agent.wait_for("NetworkPolicy default/wrong");
+    let status = weir_json(folder, &["status"]);
+    assert_eq!(status["agent"]["policies"], 1);
+    let problems = status["agent"]["problems"].to_string();
+    assert!(
+        problems.contains("policy.yaml") && problems.contains("spec.podselector"),
+        "{problems}"
+    );
+
     let metrics = http_get(&address, "/metrics");
     assert!(metrics.contains("weir_agent_objects{kind=\"Service\"} 2"), "{metrics}");
-    assert!(metrics.contains("weir_agent_problems{severity=\"refused\"} 1"), "{metrics}");
+    assert!(metrics.contains("weir_agent_problems{severity=\"refused\"} 2"), "{metrics}");
     assert!(metrics.trim_end().ends_with("# EOF"), "{metrics}");
     assert!(http_get(&address, "/healthz").ends_with("\r\n\r\nok\n"));
     assert!(http_get(&address, "/").starts_with("HTTP/1.1 404"));

@@ -1,15 +1,14 @@
-//! Runs `scripts/*.txt`: manifests in, this node's desired state and the problems out.
+//! Runs `scripts/*.txt`: manifests in, this node's desired state and the problems out, one line
+//! per object and per problem.
 //!
-//! A script is a list of steps. A step is files (`-- NAME`, then the text; `-- NAME gone` removes
-//! it) and, after `==`, what is then desired: one line per object and per problem. Later steps
-//! change files. Two names are no files: `-- flags` are the agent's, before anything else, and
-//! `-- attached` are the pods attached to this node, `n1`, one per line.
+//! Two names are no files: `-- flags` are the agent's, before anything else, and `-- attached` are
+//! the pods attached to this node, `n1`, one per line.
 //! `UPDATE=1 cargo test -p weir-control --test scripts` writes what comes out into the scripts.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser;
 use weir_api::convert::parse_address;
@@ -21,67 +20,12 @@ use weir_control::cli::AgentCommand;
 use weir_control::desired::{Desired, DesiredKey};
 use weir_control::source::ManifestStore;
 
+#[path = "common/script.rs"]
+mod script;
+
 #[test]
 fn scripts_give_what_they_say() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(paths.len() > 20, "the scripts are gone: {paths:?}");
-    let is_update = std::env::var_os("UPDATE").is_some();
-    let mut failures = Vec::new();
-    for path in paths {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let result = run_script(&text);
-        if result == text {
-            continue;
-        }
-        if is_update {
-            std::fs::write(&path, result).unwrap();
-        } else {
-            failures.push(format!("{}:\n{}", path.display(), show_difference(&text, &result)));
-        }
-    }
-    assert!(failures.is_empty(), "{}\nUPDATE=1 accepts the change", failures.join("\n"));
-}
-
-/// The script with the results that come out.
-fn run_script(text: &str) -> String {
-    let mut world = World::new();
-    let mut result = String::new();
-    let mut file: Option<(String, String)> = None;
-    let mut is_in_result = false;
-    for line in text.split_inclusive('\n') {
-        let header = line.strip_prefix("-- ").map(str::trim_end);
-        if header.is_some() || line.trim_end() == "==" {
-            world.finish_file(file.take());
-            is_in_result = false;
-        }
-        if let Some(header) = header {
-            match header.strip_suffix(" gone") {
-                Some(name) => world.store.remove_file(Path::new(name)),
-                None => file = Some((header.to_owned(), String::new())),
-            }
-        }
-        if line.trim_end() == "==" {
-            result.push_str(line);
-            result.push_str(&world.settle());
-            is_in_result = true;
-            continue;
-        }
-        // A blank line ends a result, so that steps stand apart.
-        is_in_result &= !line.trim().is_empty();
-        if is_in_result {
-            continue;
-        }
-        result.push_str(line);
-        if header.is_none()
-            && let Some((_, content)) = &mut file
-        {
-            content.push_str(line);
-        }
-    }
-    result
+    script::run_folder("scripts", 20, World::new);
 }
 
 struct World {
@@ -98,17 +42,6 @@ impl World {
         Self { store, desired, attached: BTreeSet::new(), applied: BTreeMap::new() }
     }
 
-    fn finish_file(&mut self, file: Option<(String, String)>) {
-        let Some((name, content)) = file else { return };
-        // The blank line before the next step is not the file's.
-        let content = content.strip_suffix("\n\n").map_or(content.clone(), |it| it.to_owned());
-        match name.as_str() {
-            "flags" => self.desired = start_desired(&content),
-            "attached" => self.attach(content.split_whitespace().map(str::to_owned).collect()),
-            _ => self.store.put_file(Path::new(&name), Ok(&content)),
-        }
-    }
-
     fn attach(&mut self, names: BTreeSet<String>) {
         for gone in self.attached.difference(&names) {
             self.desired.remove_endpoint(gone);
@@ -118,6 +51,20 @@ impl World {
             self.desired.put_endpoint(endpoint);
         }
         self.attached = names;
+    }
+}
+
+impl script::World for World {
+    fn put(&mut self, name: &str, content: &str) {
+        match name {
+            "flags" => self.desired = start_desired(content),
+            "attached" => self.attach(content.split_whitespace().map(str::to_owned).collect()),
+            _ => self.store.put_file(Path::new(name), Ok(content)),
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.store.remove_file(Path::new(name));
     }
 
     fn settle(&mut self) -> String {
@@ -161,6 +108,10 @@ fn describe(object: &Object) -> Option<String> {
         object::Kind::BackendSet(it) => Some(describe_set(it)),
         object::Kind::Node(it) => describe_node(it),
         object::Kind::Endpoint(it) => Some(format!("endpoint {}\n", it.name)),
+        object::Kind::Identity(_)
+        | object::Kind::PeerAddress(_)
+        | object::Kind::CidrSelector(_)
+        | object::Kind::PolicyRules(_) => None,
     }
 }
 
@@ -262,16 +213,4 @@ fn describe_node(it: &NodeConfig) -> Option<String> {
 fn list_ranges(ranges: &[Prefix]) -> String {
     let write = |it: &Prefix| format!(" {}/{}", parse_address(&it.address).unwrap(), it.length);
     ranges.iter().map(write).collect()
-}
-
-fn show_difference(expected: &str, got: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), got.lines().collect());
-    let mut text = String::new();
-    for line in old.iter().filter(|line| !new.contains(line)) {
-        writeln!(text, "  - {line}").unwrap();
-    }
-    for line in new.iter().filter(|line| !old.contains(line)) {
-        writeln!(text, "  + {line}").unwrap();
-    }
-    text
 }

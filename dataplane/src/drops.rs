@@ -53,6 +53,12 @@ drops! {
         "no service answers on this port of a service address; the sender was told";
     NoRoute, "no_route", "the kernel has no route to the destination";
     NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
+    PolicyClosed, "policy_closed",
+        "the pod's policy rules are missing or were refused: see weir policy show and weir status";
+    PolicyDenied, "policy_denied",
+        "network policy denies it: see the rules below and weir policy show ENDPOINT";
+    PolicyL7, "policy_l7",
+        "its policy rule needs the L7 proxy, which is not there: see weir policy show ENDPOINT";
     ReplyRateLimited, "reply_rate_limited",
         "answered too many packets lately, refused ones and pings";
     SnatExhausted, "snat_exhausted",

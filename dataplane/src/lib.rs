@@ -27,4 +27,5 @@ pub mod memory;
 pub mod netlink;
 pub mod pipeline;
 pub mod server;
+pub mod verdicts;
 pub mod worker;

@@ -22,6 +22,7 @@ use weir_dataplane::netlink::KernelState;
 use weir_dataplane::server::controller::{Command, Controller};
 use weir_dataplane::server::node::{self, Node, NodeOptions};
 use weir_dataplane::server::observe::ObserveService;
+use weir_dataplane::server::policy::VerdictHistory;
 use weir_dataplane::server::shared::Shared;
 use weir_dataplane::server::sync::SyncService;
 use weir_dataplane::server::{http, kernel};
@@ -219,7 +220,8 @@ fn grpc(
     timeouts: Timeouts,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>> {
     let sync = SyncService { commands: commands.clone(), shared: Arc::clone(shared) };
-    let observe = ObserveService { shared: Arc::clone(shared), timeouts };
+    let history = VerdictHistory::default();
+    let observe = ObserveService { shared: Arc::clone(shared), timeouts, history };
     let path = paths.dataplane_socket();
     let socket = weir_api::socket::bind(&path, weir_api::socket::MODE_OWNER)?;
     let sync = DataplaneServer::new(sync).max_decoding_message_size(MESSAGE_BYTES_MAX);

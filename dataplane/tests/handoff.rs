@@ -15,6 +15,7 @@ use weir_dataplane::device::{Device, DeviceCounters, Ports, RxMeta};
 use weir_dataplane::drops::Drop as Reason;
 use weir_dataplane::flow::{FlowTable, Timeouts};
 use weir_dataplane::memory::{Frame, Pool, Umem, pools};
+use weir_dataplane::verdicts::VerdictLog;
 use weir_dataplane::worker::{Counters, HandoffPorts, Parts, Sleeper, Worker, connect};
 use weir_tables::{PortId, Snapshot, WorkerId};
 
@@ -100,6 +101,7 @@ impl Pair {
             snapshots: Arc::clone(&self.snapshots),
             handoff,
             counters: Arc::clone(&self.counters[usize::from(id)]),
+            verdicts: Arc::new(VerdictLog::new()),
             uplink_owners: vec![],
             unresolved: rtrb::RingBuffer::new(16).0,
             doorbell: None,

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "host_path/maps.rs"]
+mod maps;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -18,19 +21,15 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use weir_dataplane::attach::{Maps, Programs};
 use weir_dataplane::netlink::host_path::TABLE;
 use weir_dataplane::netlink::port_ranges::{held_ports, keep_clear, restore, warn_of_held_ports};
 use weir_dataplane::netlink::{
-    HOST_PEER_IPV4, HOST_PEER_IPV6, HostPort, HostPortConfig, KernelWatch, Netlink, PortRange,
-    PortRule, WatchConfig,
+    HOST_PEER_IPV4, HOST_PEER_IPV6, HostPort, HostPortConfig, Netlink, PortRange, PortRule,
 };
-use weir_dataplane::server::kernel::{Kernel, KernelParts, remove_all};
 use weir_lab::{Host, Lab, LinkOptions, skipped};
 use weir_packet::build::{DEFAULT_TTL, Path, emit_udp};
 use weir_packet::{FlowKey, Mac, Parsed, checksum, parse, protocol};
-use weir_tables::{FrontendKey, NodeConfig, SnatPorts};
-use weir_xdp_redirect::{AddressClass, FailureMode, L4Port, Settings};
+use weir_xdp_redirect::Settings;
 
 const TCP: u8 = protocol::TCP;
 const UDP: u8 = protocol::UDP;
@@ -466,118 +465,4 @@ fn the_hosts_own_ports_are_kept_clear_and_given_back() {
             assert!(warnings.len() == 1 && warnings[0].contains("50000-60000"), "{warnings:?}");
         })
         .unwrap();
-}
-
-/// A kernel side without workers, as [`weir_dataplane::server::node`] makes it.
-async fn kernel(net: &Net) -> Kernel {
-    let netlink = Netlink::open().unwrap();
-    let trunk = netlink.ensure_trunk(0, &Default::default()).await.unwrap();
-    let host = host_port(&netlink).await;
-    let watch = KernelWatch::start(WatchConfig::default()).await.unwrap();
-    let programs = Programs::open(&net.lab.pin_folder()).unwrap();
-    let uplinks = vec![net.node.interface("up0").unwrap().index];
-    let state = watch.current();
-    let mut kernel = Kernel::new(KernelParts {
-        programs,
-        netlink,
-        watch,
-        trunks: vec![trunk],
-        host,
-        uplinks,
-        failure_mode: FailureMode::OPEN,
-        run_dir: net.lab.folder().to_path_buf(),
-    })
-    .unwrap();
-    kernel.set_network(&state).unwrap();
-    kernel
-}
-
-fn l4_ports(maps: &Maps) -> BTreeSet<(u8, u16)> {
-    let ports = maps.node_l4_ports().unwrap().into_iter();
-    ports.map(|port: L4Port| (port.protocol, port.l4_port())).collect()
-}
-
-fn classes(maps: &Maps) -> BTreeSet<(IpAddr, u32)> {
-    maps.addresses().unwrap().into_iter().map(|(ip, class)| (ip, class.0)).collect()
-}
-
-fn key(addr: &str, l4_port: u16, protocol: u8) -> FrontendKey {
-    FrontendKey { addr: ip(addr).into(), l4_port, protocol }
-}
-
-#[test]
-fn the_maps_follow_the_tables_and_forget_what_a_restart_does_not_claim() {
-    if skipped() {
-        return;
-    }
-    let net = Net::new();
-    let rules = |net: &Net| net.node.ip("rule show").unwrap().matches("iif lo").count();
-    let before = net.node.ip("rule show").unwrap();
-    net.run(async || {
-        let (node, service) = (AddressClass::NODE.0, AddressClass::SERVICE.0);
-        let mut first = kernel(&net).await;
-        let config = NodeConfig {
-            snat_ports: SnatPorts { min: 50_000, max: 60_000 },
-            addresses: vec![ip("203.0.113.1").into(), ip("127.0.0.1").into()],
-            ..NodeConfig::default()
-        };
-        first.sync_host(&config).await;
-        let nodes = [(ip(V4), node), (ip(V6), node), (ip("203.0.113.1"), node)];
-        assert_eq!(classes(first.maps()), nodes.into(), "not weir0's, not loopback");
-        let settings = first.maps().settings().unwrap();
-        assert_eq!((settings.snat_port_min, settings.snat_port_max), (50_000, 60_000));
-        assert_eq!(settings.failure_mode, FailureMode::OPEN);
-
-        for (key, is_dsr) in [
-            (key("10.96.0.1", 80, TCP), false),
-            (key(V4, 443, TCP), false),
-            (key("0.0.0.0", 30_080, TCP), false),
-            (key("::", 30_080, TCP), true),
-        ] {
-            first.set_frontend(&key, is_dsr).unwrap();
-        }
-        first.sync_host(&config).await;
-        let mut all = BTreeSet::from(nodes);
-        all.insert((ip("10.96.0.1"), service));
-        assert_eq!(classes(first.maps()), all, "the node's address stays the node's");
-        let expected = [(TCP, 443), (TCP, 30_080), (UDP, 6081)];
-        assert_eq!(l4_ports(first.maps()), expected.into());
-        assert_eq!(rules(&net), 2, "the range, and 443");
-        let peer = net.node.ip(&format!("route get {HOST_PEER_IPV4}")).unwrap();
-        assert!(peer.contains(&format!("dev weir0 src {V4}")), "{peer}");
-        let local = net.node.ip("route get 10.96.0.1").unwrap();
-        assert!(local.contains("dev weir0"), "{local}");
-
-        // Another process starts with everything in place, and is told less.
-        drop(first);
-        let mut second = kernel(&net).await;
-        assert_eq!(classes(second.maps()), all);
-        assert_eq!(second.maps().settings().unwrap().snat_port_min, 50_000, "until it is told");
-        second.set_frontend(&key("0.0.0.0", 30_080, TCP), false).unwrap();
-        second.sync_host(&NodeConfig::default()).await;
-        second.prune(|_| true).unwrap();
-        assert_eq!(classes(second.maps()), [(ip(V4), node), (ip(V6), node)].into());
-        assert_eq!(l4_ports(second.maps()), [(TCP, 30_080)].into());
-        assert_eq!(rules(&net), 1);
-        second.remove_frontend(&key("0.0.0.0", 30_080, TCP)).unwrap();
-        second.sync_host(&NodeConfig::default()).await;
-        assert_eq!(l4_ports(second.maps()), BTreeSet::new());
-        assert_eq!(net.node.ip("rule show").unwrap(), before);
-
-        // An address comes to the uplink.
-        second.set_frontend(&key("0.0.0.0", 30_080, TCP), false).unwrap();
-        net.node.addr("up0", "192.0.2.77/24").unwrap();
-        let watch = KernelWatch::start(WatchConfig::default()).await.unwrap();
-        second.set_network(&watch.current()).unwrap();
-        second.sync_host(&NodeConfig::default()).await;
-        assert!(classes(second.maps()).contains(&(ip("192.0.2.77"), node)));
-        let routes = net.node.ip(&format!("route show table {TABLE}")).unwrap();
-        assert!(routes.contains("192.0.2.77"), "{routes}");
-
-        drop(second);
-        remove_all(&net.lab.pin_folder(), net.lab.folder()).await.unwrap();
-        assert_eq!(net.node.ip("rule show").unwrap(), before);
-        let range = net.node.run(["sysctl", "-n", "net.ipv4.ip_local_port_range"]).unwrap();
-        assert!(range.contains("60999"), "{range}");
-    });
 }

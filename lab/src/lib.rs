@@ -54,9 +54,11 @@ mod link;
 mod namespace;
 pub mod pattern;
 mod privilege;
+pub mod probe;
 mod process;
 pub mod report;
 pub mod testbed;
+mod world;
 
 pub use cleanup::remove_kept;
 pub use cluster::{Cluster, ClusterOptions, ClusterService, Topology};
@@ -71,3 +73,4 @@ pub use link::LinkOptions;
 pub use privilege::{privileged, skipped};
 pub use process::Process;
 pub use testbed::{Node, Testbed, TestbedOptions};
+pub use world::{World, WorldNode, WorldOptions};

@@ -16,12 +16,13 @@ use weir_dataplane::device::{Checksum, Device, Ports, RxMeta};
 use weir_dataplane::flow::FlowTable;
 use weir_dataplane::memory::{Pool, Umem, pools};
 use weir_dataplane::pipeline::GATEWAY_MAC;
+use weir_dataplane::verdicts::VerdictLog;
 use weir_dataplane::worker::{Counters, Parts, Sleeper, Worker, connect};
 use weir_packet::build::{Path, emit_udp};
 use weir_packet::{Addr, FlowKey, Mac, protocol};
 use weir_tables::{
-    Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendKey,
-    FrontendType, Object, PortId, Tables, WorkerId,
+    Algorithm, Backend, BackendAddr, BackendState, Endpoint, Frontend, FrontendKey, FrontendType,
+    Object, PortId, Tables, WorkerId,
 };
 
 /// The smallest frame that the memory device is given, with a VLAN-less Ethernet header, no FCS.
@@ -99,13 +100,8 @@ pub fn tables() -> Tables {
         pods.chain((0..SERVICES * BACKENDS).map(|number| (1, BACKEND_PORT, number)))
     {
         let port = PortId(first + number);
-        let pod = Endpoint {
-            name: format!("bench/pod-{port}"),
-            port,
-            mac: mac(port.0),
-            addresses: vec![addr(net, number, 4), addr(net, number, 6)],
-            failure_mode: FailureMode::Open,
-        };
+        let addresses = vec![addr(net, number, 4), addr(net, number, 6)];
+        let pod = Endpoint::new(&format!("bench/pod-{port}"), port, mac(port.0), addresses);
         tables.upsert(Object::Endpoint(pod)).expect("a valid pod");
     }
     for (family, number) in [4, 6].into_iter().flat_map(|f| (0..SERVICES).map(move |n| (f, n))) {
@@ -164,6 +160,7 @@ pub fn worker<D: Device>(tables: &mut Tables, flows: FlowTable, device: D) -> Wo
         snapshots: Arc::new(ArcSwap::from_pointee(tables.snapshot())),
         handoff,
         counters: Arc::new(Counters::default()),
+        verdicts: Arc::new(VerdictLog::new()),
         uplink_owners: Vec::new(),
         unresolved: rtrb::RingBuffer::new(64).0,
         doorbell: None,

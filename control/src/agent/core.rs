@@ -149,11 +149,12 @@ impl Core {
             self.is_synced = true;
             let count = |kind| self.desired.count(kind);
             info!(
-                "manifests read: {} services, {} endpoint slices, {} pods, {} nodes",
+                "manifests read: {} services, {} endpoint slices, {} pods, {} nodes, {} policies",
                 count(Kind::Service),
                 count(Kind::EndpointSlice),
                 count(Kind::Pod),
-                count(Kind::Node)
+                count(Kind::Node),
+                self.count_policies()
             );
         }
     }

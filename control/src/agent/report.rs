@@ -22,7 +22,7 @@ impl Core {
         problems.extend(self.health.problems(&self.desired));
         problems.extend(self.publisher.refused().iter().map(|(key, reason)| Problem {
             location: None,
-            object: key.reference().to_string(),
+            object: self.desired.describe(key),
             reason: format!("by the dataplane: {reason}"),
             severity: Severity::Refused,
         }));
@@ -44,7 +44,19 @@ impl Core {
             backends: count("backend"),
             endpoints: count("endpoint"),
             problems: self.problems().iter().map(Into::into).collect(),
+            policies: u32::try_from(self.count_policies()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Network policies of all kinds.
+    pub(super) fn count_policies(&self) -> usize {
+        let kinds = [
+            Kind::NetworkPolicy,
+            Kind::CiliumNetworkPolicy,
+            Kind::CiliumClusterwideNetworkPolicy,
+            Kind::ClusterNetworkPolicy,
+        ];
+        kinds.into_iter().map(|kind| self.desired.count(kind)).sum()
     }
 
     pub(super) fn services(&self) -> Vec<ServiceState> {
@@ -116,11 +128,25 @@ impl Core {
 
     /// Objects of the desired state by kind, and the backends in its sets.
     fn count_desired(&self) -> BTreeMap<&'static str, u32> {
-        let kinds = ["backend", "backend_set", "endpoint", "frontend", "node"];
+        let kinds = [
+            "address",
+            "address_selector",
+            "backend",
+            "backend_set",
+            "endpoint",
+            "frontend",
+            "identity",
+            "node",
+            "policy_rules",
+        ];
         let mut counts: BTreeMap<&'static str, u32> = kinds.into_iter().map(|it| (it, 0)).collect();
         for key in self.desired.objects().keys() {
             let (kind, backends) = match key {
                 DesiredKey::Node => ("node", 0),
+                DesiredKey::Identity(_) => ("identity", 0),
+                DesiredKey::CidrSelector(_) => ("address_selector", 0),
+                DesiredKey::PeerAddress(..) => ("address", 0),
+                DesiredKey::PolicyRules(_) => ("policy_rules", 0),
                 DesiredKey::Endpoint(_) => ("endpoint", 0),
                 DesiredKey::Frontend(..) => ("frontend", 0),
                 DesiredKey::BackendSet(name) => {

@@ -14,7 +14,7 @@ async fn main() -> ExitCode {
     exit_code(run(AgentCommand::parse()).await)
 }
 
-async fn run(command: AgentCommand) -> anyhow::Result<()> {
+async fn run(command: AgentCommand) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let shutdown = async move {
@@ -23,5 +23,6 @@ async fn run(command: AgentCommand) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    run_agent(command.into_config()?, shutdown).await
+    run_agent(command.into_config()?, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
 }

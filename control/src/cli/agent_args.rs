@@ -10,6 +10,7 @@ use clap::{Args, Parser};
 use weir_api::paths::{Paths, RUN_DIR, STATE_DIR};
 
 use super::lb_args::LoadBalancerArgs;
+use super::policy_args::PolicyArgs;
 use crate::agent::AgentConfig;
 use crate::model::Cidr;
 use crate::settings::{NODE_PORTS, NodeSettings, SNAT_PORTS};
@@ -58,6 +59,9 @@ pub struct AgentArgs {
     /// How services are balanced.
     #[command(flatten)]
     pub balancing: LoadBalancerArgs,
+    /// Whom network policy isolates.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 }
 
 impl AgentCommand {
@@ -89,6 +93,10 @@ impl AgentCommand {
             maglev_seed: balancing.maglev_seed.map(|it| it.0).unwrap_or_default(),
             mode: balancing.load_balancer_mode,
             dsr_dispatch: balancing.dsr_dispatch.into(),
+            policy_enforcement: common.policy.enable_policy,
+            cluster_name: common.policy.cluster_name,
+            policy_audit: common.policy.policy_audit,
+            policy_reject: common.policy.policy_reject,
         };
         Ok(AgentConfig {
             paths: Paths { run_dir, state_dir: common.state_dir },
@@ -120,6 +128,7 @@ impl AgentArgs {
         flags.extend(self.node_addresses.iter().map(|it| format!("--node-address={it}")));
         flags.extend(self.service_ranges.iter().map(|it| format!("--service-range={it}")));
         self.balancing.add_flags(&mut flags);
+        self.policy.add_flags(&mut flags);
         flags
     }
 }
@@ -138,8 +147,9 @@ pub fn init_logging() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Enforcement;
 
-    const FLAGS: [&str; 18] = [
+    const FLAGS: [&str; 22] = [
         "--manifests=/m",
         "--state-dir=/s",
         "--node=n1",
@@ -156,6 +166,10 @@ mod tests {
         "--node-ports=30000-30999",
         "--maglev-table-size=251",
         "--maglev-seed=JLfvgnHc2kaSUFaI",
+        "--enable-policy=always",
+        "--policy-audit",
+        "--policy-reject",
+        "--cluster-name=east",
         "--metrics-address=127.0.0.1:10256",
         "--run-dir=/r",
     ];
@@ -167,11 +181,14 @@ mod tests {
     #[test]
     fn flags_are_handed_on_as_they_were_given() {
         let command = parse(&FLAGS).unwrap();
-        assert_eq!(command.common.to_flags(), FLAGS[..16]);
+        assert_eq!(command.common.to_flags(), FLAGS[..20]);
         let settings = command.into_config().unwrap().node;
         assert_eq!(settings.maglev_table_size, 251);
         assert_eq!(settings.maglev_seed[..2], [0x24, 0xb7]);
         assert!(settings.is_masquerade_off);
+        assert_eq!(settings.policy_enforcement, Enforcement::Always);
+        assert!(settings.policy_audit && settings.policy_reject);
+        assert_eq!(settings.cluster_name, "east");
     }
 
     #[test]
@@ -184,6 +201,7 @@ mod tests {
             ("--maglev-seed=short", "not 12 bytes in base64"),
             ("--dsr-dispatch=vxlan", "possible values: geneve, ipip, option"),
             ("--load-balancer-mode=nat", "possible values: snat, dsr, hybrid"),
+            ("--enable-policy=audit", "possible values: default, always, never"),
         ];
         for (flag, reason) in reasons {
             let error = parse(&["--manifests=/m", flag]).unwrap_err().to_string();

@@ -8,6 +8,10 @@ use weir_api::convert::parse_address;
 use weir_api::object::protocol_name;
 use weir_api::v1;
 
+mod policy;
+
+pub(super) use policy::{Drops, EndpointPolicy, EnforcedRule, VerdictTotals};
+
 /// `weir status`.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
@@ -29,6 +33,8 @@ pub(super) struct Agent {
     pub services: u32,
     pub backends: u32,
     pub endpoints: u32,
+    /// Network policies of all kinds.
+    pub policies: u32,
     pub problems: Vec<Problem>,
 }
 
@@ -208,6 +214,7 @@ impl From<v1::AgentStatus> for Agent {
             services: it.services,
             backends: it.backends,
             endpoints: it.endpoints,
+            policies: it.policies,
             problems: it.problems.into_iter().map(Into::into).collect(),
         }
     }

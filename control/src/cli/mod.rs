@@ -5,6 +5,10 @@ mod json;
 mod lb_args;
 mod locate;
 mod maglev;
+mod policy_args;
+mod policy_check;
+mod policy_diff;
+mod policy_show;
 mod show;
 mod snat;
 mod table;
@@ -21,6 +25,9 @@ use weir_api::v1::AttachEndpointRequest;
 pub use agent_args::{AgentArgs, AgentCommand, init_logging};
 pub use lb_args::{DsrDispatchArg, LoadBalancerArgs, Seed, TableSize};
 pub use maglev::{BackendArg, MaglevArgs, format_maglev};
+pub use policy_args::PolicyArgs;
+pub use policy_check::CheckArgs;
+pub use policy_diff::DiffArgs;
 pub use up::{UpArgs, run_up};
 
 /// A Kubernetes network dataplane in userspace.
@@ -68,7 +75,10 @@ pub enum Command {
     Endpoint(EndpointCommand),
     /// Print the Maglev table of some backends; needs no dataplane.
     Maglev(MaglevArgs),
-    /// Packets dropped, by reason.
+    /// Network policy: what it allows and denies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Packets dropped, by reason, and what policy denied last.
     Drops {
         /// Also the reasons that never occurred.
         #[arg(long)]
@@ -106,6 +116,20 @@ pub enum SnatCommand {
     },
 }
 
+/// `weir policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// What this node enforces: at all pods, or at one of them with every rule.
+    Show {
+        /// namespace/name of a pod.
+        endpoint: Option<String>,
+    },
+    /// Ask whether a connection may be opened, of manifests alone.
+    Check(Box<CheckArgs>),
+    /// Which connections a change of manifests opens and closes.
+    Diff(Box<DiffArgs>),
+}
+
 /// `weir endpoint`.
 #[derive(Debug, Subcommand)]
 pub enum EndpointCommand {
@@ -134,9 +158,9 @@ pub enum EndpointCommand {
 
 /// Prints an error as people read it: its message, without a backtrace.
 #[must_use]
-pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+pub fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -149,11 +173,11 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs what was typed.
+/// Runs what was typed. Some commands answer by their exit status, too.
 ///
 /// # Errors
 /// For people: what failed, where, and what to do.
-pub async fn run(cli: Cli) -> anyhow::Result<()> {
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let paths = Paths { run_dir: cli.run_dir, ..Paths::default() };
     let output = cli.output;
     match cli.command {
@@ -163,7 +187,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Service(ServiceCommand::List) => show::services(&paths, output).await,
         Command::Flow(FlowCommand::List { limit }) => show::flows(&paths, output, limit).await,
         Command::Snat(SnatCommand::Top { limit }) => snat::top(&paths, output, limit).await,
-        Command::Drops { all } => show::drops(&paths, output, all).await,
+        Command::Policy(PolicyCommand::Show { endpoint }) => {
+            policy_show::show(&paths, output, endpoint).await
+        }
+        Command::Policy(PolicyCommand::Check(args)) => return args.run(),
+        Command::Policy(PolicyCommand::Diff(args)) => return args.run(),
+        Command::Drops { all } => policy_show::drops(&paths, output, all).await,
         Command::Endpoint(EndpointCommand::List) => show::endpoints(&paths, output).await,
         Command::Endpoint(EndpointCommand::Detach { name }) => {
             show::detach(&paths, output, name).await
@@ -173,5 +202,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let request = AttachEndpointRequest { name, interface, mac, addresses };
             show::attach(&paths, output, request).await
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

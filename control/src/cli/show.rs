@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use weir_api::paths::Paths;
 use weir_api::socket::{connect_agent, connect_observe};
 use weir_api::v1::{
-    AgentStatusRequest, AttachEndpointRequest, DetachEndpointRequest, DropsRequest,
-    EndpointsRequest, FlowsRequest, ServicesRequest, StatusRequest,
+    AgentStatusRequest, AttachEndpointRequest, DetachEndpointRequest, EndpointsRequest,
+    FlowsRequest, ServicesRequest, StatusRequest,
 };
 
 use super::table::Columns;
@@ -63,7 +63,10 @@ fn print_status(status: &json::Status) {
     if let Some(it) = &status.agent {
         println!("agent      pid {}, version {}, node {}", it.pid, it.version, it.node);
         let read = if it.synced { "read" } else { "being read" };
-        println!("  source   {read}: {} services, {} backends", it.services, it.backends);
+        let (services, backends, policies) = (it.services, it.backends, it.policies);
+        println!(
+            "  source   {read}: {services} services, {backends} backends, {policies} policies"
+        );
         println!("  pods     {} attached", it.endpoints);
         let connected = if it.dataplane_connected { "connected" } else { "not connected" };
         let (sent, acknowledged) = (it.sent_revision, it.acknowledged_revision);
@@ -205,22 +208,6 @@ pub(super) async fn flows(paths: &Paths, output: Output, limit: u32) -> anyhow::
         ]);
     }
     columns.print("no flows");
-    Ok(())
-}
-
-/// `weir drops`.
-pub(super) async fn drops(paths: &Paths, output: Output, all: bool) -> anyhow::Result<()> {
-    let mut client = connect_observe(&paths.dataplane_socket()).await?;
-    let reply = client.drops(DropsRequest {}).await.map_err(explain)?.into_inner();
-    let drops: Vec<json::Drop> = reply.drops.into_iter().map(Into::into).collect();
-    if output == Output::Json {
-        return print_json(&drops);
-    }
-    let mut columns = Columns::new(&[">packets", "reason", "meaning"]);
-    for it in drops.into_iter().filter(|it| all || it.packets > 0) {
-        columns.add([it.packets.to_string(), it.reason, it.description]);
-    }
-    columns.print("no drops");
     Ok(())
 }
 

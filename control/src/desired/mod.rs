@@ -6,12 +6,13 @@
 mod key;
 mod labels;
 mod node;
+mod policy_rows;
 mod problems;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_api::v1::{BackendSet, Frontend, Object, object};
+use weir_api::v1::{BackendSet, Endpoint, Frontend, Object, object};
 
 pub use key::{Changes, DesiredKey};
 use labels::LabelIndex;
@@ -20,6 +21,7 @@ use crate::compile::{
     Compiled, FrontendId, Inputs, Nodes, PodInput, compile_host_ports, compile_service,
 };
 use crate::model::{self, Kind, Name, Node, ObjectKey, Pod, Service};
+use crate::policy::PolicyState;
 pub use crate::settings::NodeSettings;
 
 /// The model, and the state that follows from it.
@@ -35,8 +37,14 @@ pub struct Desired {
     /// By the first label of their selectors.
     services_by_label: LabelIndex,
 
+    policy: PolicyState,
+    /// Pods as they were attached, by `namespace/name`.
+    attached: BTreeMap<String, Endpoint>,
+
     /// Services and pods.
     dirty: BTreeSet<ObjectKey>,
+    /// Attached pods, and pods that were.
+    dirty_endpoints: BTreeSet<String>,
     is_node_dirty: bool,
 
     /// Of services, and of pods that have frontends.
@@ -68,6 +76,9 @@ impl Desired {
     #[must_use]
     pub fn new(settings: NodeSettings) -> Self {
         Self {
+            policy: PolicyState::new(settings.policy()),
+            attached: BTreeMap::new(),
+            dirty_endpoints: BTreeSet::new(),
             settings,
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -104,6 +115,11 @@ impl Desired {
         for id in touched {
             self.settle_claims(id);
         }
+        let changes = self.policy.recompute();
+        self.put_policy(changes);
+        for name in std::mem::take(&mut self.dirty_endpoints) {
+            self.settle_endpoint(name);
+        }
         std::mem::take(&mut self.changes)
     }
 
@@ -117,6 +133,17 @@ impl Desired {
     #[must_use]
     pub fn settings(&self) -> &NodeSettings {
         &self.settings
+    }
+
+    /// Policy on this node.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyState {
+        &self.policy
+    }
+
+    /// To tell it of names.
+    pub fn policy_mut(&mut self) -> &mut PolicyState {
+        &mut self.policy
     }
 
     /// The frontends, in order of their addresses.
@@ -159,6 +186,12 @@ impl Desired {
             Kind::EndpointSlice => self.slices.len(),
             Kind::Pod => self.pods.len(),
             Kind::Node => self.nodes.len(),
+            Kind::Namespace
+            | Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CiliumCidrGroup
+            | Kind::ClusterNetworkPolicy => self.policy.count(kind),
         }
     }
 
@@ -208,7 +241,7 @@ impl Desired {
                 let is_here = self.node_of(pod) == Some(&self.settings.name);
                 is_here.then(|| (compile_host_ports(pod, nodes), pod.created.clone()))
             }
-            Kind::EndpointSlice | Kind::Node => None,
+            _ => None,
         }
     }
 
@@ -226,7 +259,7 @@ impl Desired {
 
     /// Name of a pod's node. A pod that no scheduler has seen is where it is attached.
     fn node_of<'a>(&'a self, pod: &'a Pod) -> Option<&'a str> {
-        let is_attached = || self.objects.contains_key(&DesiredKey::Endpoint(pod.name.to_string()));
+        let is_attached = || self.attached.contains_key(&pod.name.to_string());
         match &pod.node {
             Some(node) => Some(node),
             None => is_attached().then_some(self.settings.name.as_str()),
@@ -252,6 +285,20 @@ impl Desired {
                 self.delete(key);
             }
         }
+    }
+
+    /// An endpoint is what was attached, and what policy says of it.
+    fn settle_endpoint(&mut self, name: String) {
+        let Some(mut endpoint) = self.attached.get(&name).cloned() else {
+            return self.delete(DesiredKey::Endpoint(name));
+        };
+        if let Some(pod) = Name::parse(&name) {
+            let policy = self.policy.endpoint(&pod);
+            endpoint.identity = policy.identity.0;
+            endpoint.policy_rules = policy.rules.unwrap_or_default();
+            endpoint.policy_audit = policy.is_audited;
+        }
+        self.put(DesiredKey::Endpoint(name), object::Kind::Endpoint(endpoint));
     }
 
     fn put(&mut self, key: DesiredKey, kind: object::Kind) {

@@ -42,6 +42,8 @@ impl Desired {
             snat_port_max: snat.map_or(0, |it| u32::from(it.max)),
             node_port_min: node_ports.map_or(0, |it| u32::from(it.min)),
             node_port_max: node_ports.map_or(0, |it| u32::from(it.max)),
+            policy_audit: settings.policy_audit,
+            policy_reject: settings.policy_reject,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use weir_api::v1::FrontendKey;
 
-use super::{Claim, Desired};
+use super::{Claim, Desired, DesiredKey};
 use crate::compile::FrontendId;
 use crate::model::{Kind, Name, ObjectKey, Origin, Problem, Severity};
 
@@ -16,6 +16,7 @@ impl Desired {
         problems.extend(self.contested.iter().flat_map(|id| self.explain_contest(id)));
         problems.extend(self.explain_health_checks());
         problems.extend(self.explain_unknown_node());
+        problems.extend(self.policy.problems());
         problems.sort();
         problems
     }
@@ -57,7 +58,19 @@ impl Desired {
         contested.flat_map(explain).collect()
     }
 
-    /// Where a service or pod was read.
+    /// An object of the desired state for people who are told that the dataplane refuses it.
+    #[must_use]
+    pub fn describe(&self, key: &DesiredKey) -> String {
+        let name = key.reference().to_string();
+        match key {
+            DesiredKey::PolicyRules(rules) => {
+                format!("{name} ({})", self.policy.explain_rules(rules))
+            }
+            _ => name,
+        }
+    }
+
+    /// Where an object was read.
     #[must_use]
     pub fn locate(&self, key: &ObjectKey) -> Option<Origin> {
         match key.kind {
@@ -65,6 +78,7 @@ impl Desired {
             Kind::Pod => self.pods.get(&key.name)?.origin.clone(),
             Kind::EndpointSlice => self.slices.get(&key.name)?.origin.clone(),
             Kind::Node => self.nodes.get(&key.name.name)?.origin.clone(),
+            _ => self.policy.locate(key),
         }
     }
 

@@ -1,20 +1,23 @@
 //! Taking changes of the model, and noting what follows from them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use weir_api::v1::{Endpoint, object};
+use weir_api::convert::parse_address;
+use weir_api::v1::Endpoint;
 
-use super::{Desired, DesiredKey};
+use super::Desired;
 use crate::compile::Compiled;
 use crate::model::{Kind, Name, Node, Object, ObjectKey, Pod, Service};
 
 impl Desired {
     /// Adds an object or replaces it.
     pub fn upsert(&mut self, object: Object) {
+        self.policy.upsert(&object);
         if let Object::Node(node) = object {
             return self.replace_node(&node.name.name.clone(), Some(node));
         }
-        self.remove(&object.key());
+        self.remove_from_services(&object.key());
         match object {
             Object::Service(it) => {
                 self.dirty.insert(service_key(&it.name));
@@ -31,12 +34,17 @@ impl Desired {
                 self.pods_by_label.insert(&it.name, &it.labels);
                 self.pods.insert(it.name.clone(), it);
             }
-            Object::Node(_) => {}
+            Object::Node(_) | Object::Namespace(_) | Object::Policy(_) | Object::CidrGroup(_) => {}
         }
     }
 
     /// Removes an object; one that does not exist is no error.
     pub fn remove(&mut self, key: &ObjectKey) {
+        self.policy.remove(key);
+        self.remove_from_services(key);
+    }
+
+    fn remove_from_services(&mut self, key: &ObjectKey) {
         match key.kind {
             Kind::Service => {
                 if let Some(service) = self.services.remove(&key.name) {
@@ -61,27 +69,35 @@ impl Desired {
                 }
             }
             Kind::Node => self.replace_node(&key.name.name, None),
+            Kind::Namespace
+            | Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy
+            | Kind::CiliumClusterwideNetworkPolicy
+            | Kind::CiliumCidrGroup
+            | Kind::ClusterNetworkPolicy => {}
         }
     }
 
     /// Adds or replaces an attached pod.
     pub fn put_endpoint(&mut self, endpoint: Endpoint) {
         let name = endpoint.name.clone();
-        let key = DesiredKey::Endpoint(name.clone());
-        self.put(key, object::Kind::Endpoint(endpoint));
-        self.mark_attached(&name);
+        let addresses = endpoint.addresses.iter().filter_map(|it| parse_address(it).ok());
+        self.mark_attached(&name, Some(addresses.collect()));
+        self.attached.insert(name, endpoint);
     }
 
     /// Removes an attached pod.
     pub fn remove_endpoint(&mut self, name: &str) {
-        self.delete(DesiredKey::Endpoint(name.to_owned()));
-        self.mark_attached(name);
+        self.attached.remove(name);
+        self.mark_attached(name, None);
     }
 
     /// A pod that no scheduler has seen is where it is attached.
-    fn mark_attached(&mut self, name: &str) {
-        let Some((namespace, name)) = name.split_once('/') else { return };
-        let pod = self.pods.get(&Name::new(namespace, name));
+    fn mark_attached(&mut self, name: &str, addresses: Option<Vec<IpAddr>>) {
+        self.dirty_endpoints.insert(name.to_owned());
+        let Some(name) = Name::parse(name) else { return };
+        self.policy.attach(&name, addresses);
+        let pod = self.pods.get(&name);
         if let Some(pod) = pod.filter(|it| it.node.is_none()).cloned() {
             self.mark_pod(&pod);
         }

@@ -3,6 +3,7 @@
 //! Everything here has been validated: a value that exists is usable. No Kubernetes type appears.
 
 mod names;
+pub mod policy;
 mod problem;
 mod range;
 mod selector;
@@ -14,6 +15,11 @@ use std::net::IpAddr;
 use weir_api::v1::{BackendState, Protocol};
 
 pub use names::{Kind, Name, ObjectKey, Origin};
+pub use policy::{
+    AddressBlock, CidrGroup, GroupChoice, IdentitySelector, L7Rules, LabelTest, NamePattern,
+    Namespace, Peers, Policy, PolicyAction, PolicyPeer, PolicyPort, PolicyProtocol, PolicyRule,
+    PolicySpec, PortChoice, Requirement, Section, ServiceChoice, Subject, Tier,
+};
 pub use problem::{Problem, Severity};
 pub use range::Cidr;
 pub use selector::LabelSelector;
@@ -35,6 +41,12 @@ pub enum Object {
     Pod(Pod),
     /// A machine of the cluster.
     Node(Node),
+    /// Labels of a namespace.
+    Namespace(Namespace),
+    /// Who may talk to whom, in any of the languages.
+    Policy(Policy),
+    /// Ranges of addresses under a name.
+    CidrGroup(CidrGroup),
 }
 
 impl Object {
@@ -46,6 +58,9 @@ impl Object {
             Self::Slice(it) => (Kind::EndpointSlice, &it.name),
             Self::Pod(it) => (Kind::Pod, &it.name),
             Self::Node(it) => (Kind::Node, &it.name),
+            Self::Namespace(it) => (Kind::Namespace, &it.name),
+            Self::Policy(it) => return it.key.clone(),
+            Self::CidrGroup(it) => (Kind::CiliumCidrGroup, &it.name),
         };
         ObjectKey { kind, name: name.clone() }
     }
@@ -58,6 +73,9 @@ impl Object {
             Self::Slice(it) => &mut it.origin,
             Self::Pod(it) => &mut it.origin,
             Self::Node(it) => &mut it.origin,
+            Self::Namespace(it) => &mut it.origin,
+            Self::Policy(it) => &mut it.origin,
+            Self::CidrGroup(it) => &mut it.origin,
         };
         *own = Some(origin);
         self
@@ -139,6 +157,12 @@ pub struct Pod {
     pub node: Option<String>,
     /// Ports of its node that lead to it; none for a pod in the host's network.
     pub host_ports: Vec<HostPort>,
+    /// `default` where it names none.
+    pub service_account: String,
+    /// It has no network of its own: its addresses are its node's.
+    pub is_host_network: bool,
+    /// What its policies deny is let through and reported.
+    pub is_policy_audited: bool,
 }
 
 /// A port of the node that leads to a container.

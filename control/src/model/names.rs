@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// `namespace/name`; the namespace is empty for nodes.
+/// `namespace/name`; the namespace is empty for what belongs to the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// Namespace, or empty.
@@ -18,6 +18,12 @@ impl Name {
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// `namespace/name`; `None` where there is no slash.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        text.split_once('/').map(|(namespace, name)| Self::new(namespace, name))
     }
 }
 
@@ -41,17 +47,42 @@ pub enum Kind {
     Pod,
     /// v1 Node.
     Node,
+    /// v1 Namespace.
+    Namespace,
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy,
+    /// cilium.io/v2 CiliumNetworkPolicy.
+    CiliumNetworkPolicy,
+    /// cilium.io/v2 CiliumClusterwideNetworkPolicy.
+    CiliumClusterwideNetworkPolicy,
+    /// cilium.io/v2 CiliumCIDRGroup.
+    CiliumCidrGroup,
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Pod, Self::Node];
+    pub const ALL: [Self; 10] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Pod,
+        Self::Node,
+        Self::Namespace,
+        Self::NetworkPolicy,
+        Self::CiliumNetworkPolicy,
+        Self::CiliumClusterwideNetworkPolicy,
+        Self::CiliumCidrGroup,
+        Self::ClusterNetworkPolicy,
+    ];
 
     /// The kind of a Kubernetes object; `None` for kinds that weir does not read.
     #[must_use]
     pub fn parse(api_version: &str, kind: &str) -> Option<Self> {
         let wanted = Self::ALL.into_iter().find(|it| it.as_str() == kind)?;
-        (wanted.api_version() == api_version).then_some(wanted)
+        // It had this version before v2, with the same fields.
+        let is_earlier = wanted == Self::CiliumCidrGroup && api_version == "cilium.io/v2alpha1";
+        (wanted.api_version() == api_version || is_earlier).then_some(wanted)
     }
 
     /// As in the object's `kind`.
@@ -62,6 +93,12 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::Node => "Node",
+            Self::Namespace => "Namespace",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::CiliumCidrGroup => "CiliumCIDRGroup",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
@@ -70,7 +107,29 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::Service | Self::Pod | Self::Node => "v1",
+            Self::Service | Self::Pod | Self::Node | Self::Namespace => "v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::CiliumNetworkPolicy
+            | Self::CiliumClusterwideNetworkPolicy
+            | Self::CiliumCidrGroup => "cilium.io/v2",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+        }
+    }
+
+    /// Whether its objects belong to a namespace, and not to the whole cluster.
+    #[must_use]
+    pub fn is_namespaced(self) -> bool {
+        match self {
+            Self::Service
+            | Self::EndpointSlice
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::CiliumNetworkPolicy => true,
+            Self::Node
+            | Self::Namespace
+            | Self::CiliumClusterwideNetworkPolicy
+            | Self::CiliumCidrGroup
+            | Self::ClusterNetworkPolicy => false,
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Service {
     pub name: Name,
     /// Where it was read.
     pub origin: Option<Origin>,
+    /// What selectors match.
+    pub labels: BTreeMap<String, String>,
     /// RFC 3339; orders claims on one address. Services without it are newer than all with it.
     pub created: Option<String>,
     /// Cluster-internal addresses.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::fields::{Finding, Findings};
 use super::nodes::convert_node;
 use super::pods::convert_pod;
+use super::policy::convert_policy;
 use super::services::convert_service;
 use super::slices::convert_slice;
 use crate::model::{Kind, Name, Object, Origin};
@@ -35,11 +36,17 @@ pub fn convert(kind: Kind, name: Name, origin: Option<Origin>, value: &Value) ->
             .map(|it| Object::Pod(convert_pod(&it, name, origin, &mut findings))),
         Kind::Node => decode(value, &mut findings)
             .map(|it| Object::Node(convert_node(&it, name, origin, &mut findings))),
+        Kind::Namespace
+        | Kind::NetworkPolicy
+        | Kind::CiliumNetworkPolicy
+        | Kind::CiliumClusterwideNetworkPolicy
+        | Kind::CiliumCidrGroup
+        | Kind::ClusterNetworkPolicy => convert_policy(kind, name, origin, value, &mut findings),
     };
     Converted { object, findings: findings.list }
 }
 
-fn decode<T: DeserializeOwned>(value: &Value, findings: &mut Findings) -> Option<T> {
+pub(super) fn decode<T: DeserializeOwned>(value: &Value, findings: &mut Findings) -> Option<T> {
     match serde_path_to_error::deserialize(value) {
         Ok(it) => Some(it),
         Err(error) => {

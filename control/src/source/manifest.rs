@@ -131,18 +131,27 @@ impl Reader<'_> {
             return self.report_broken(line, reason.into());
         }
         let file = self.file.display();
-        let Some(kind) = Kind::parse(api_version, kind) else {
-            debug!("{file}:{line}: {api_version} {kind}: not a kind that weir reads: ignored");
-            return;
-        };
         let metadata = value.get("metadata").unwrap_or(&Value::Null);
         let name = text_at(metadata, "name");
+        let Some(known) = Kind::parse(api_version, kind) else {
+            debug!("{file}:{line}: {api_version} {kind}: not a kind that weir reads: ignored");
+            // Somebody relies on it.
+            if kind.ends_with("NetworkPolicy") {
+                let object = format!("{kind} {name}");
+                let reason = format!("{api_version} is not read: this policy is not enforced");
+                let location = Some(Origin::new(self.file.clone(), line));
+                let severity = Severity::Ignored;
+                self.manifest.problems.push(Problem { location, object, reason, severity });
+            }
+            return;
+        };
+        let kind = known;
         let namespace = match text_at(metadata, "namespace") {
-            _ if kind == Kind::Node => "",
+            _ if !kind.is_namespaced() => "",
             "" => "default",
             own => own,
         };
-        if !is_name(name) || !(is_name(namespace) || kind == Kind::Node) {
+        if !is_name(name) || (kind.is_namespaced() && !is_name(namespace)) {
             let reason = format!(
                 "{} {namespace:?}/{name:?}: metadata.name and metadata.namespace must be \
                  lower-case letters, digits, '-' and '.'",

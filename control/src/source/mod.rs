@@ -2,7 +2,7 @@
 //!
 //! - [`file`]: a directory of YAML, watched. It reads text by [`manifest`] over [`yaml`].
 //! - [`kubernetes`]: Kubernetes objects to the model, with every check; shared by all sources. Its
-//!   parts: [`fields`], services and their policies, slices, pods, nodes.
+//!   parts: [`fields`], services and their policies, slices, pods, nodes, network policy.
 //!
 //! Tests are a source too: anything that sends batches is one.
 
@@ -12,6 +12,7 @@ pub mod kubernetes;
 pub mod manifest;
 mod nodes;
 mod pods;
+mod policy;
 mod service_policy;
 mod services;
 mod slices;

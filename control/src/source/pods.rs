@@ -3,9 +3,13 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::fields::{Findings, read_address, read_port, read_protocol};
 use crate::model::{ContainerPort, HostPort, Name, Origin, Pod};
+
+/// What policies deny this pod is let through and reported.
+const AUDIT_ANNOTATION: &str = "policy.weir.dev/audit";
 
 pub(super) fn convert_pod(
     pod: &core::Pod,
@@ -25,7 +29,9 @@ pub(super) fn convert_pod(
         read_ports(spec, &mut ports, findings);
     }
     let created = pod.metadata.creation_timestamp.as_ref().map(|it| it.0.to_string());
-    let node = pod.spec.as_ref().and_then(|it| it.node_name.clone());
+    let spec = pod.spec.as_ref();
+    let node = spec.and_then(|it| it.node_name.clone());
+    let account = spec.and_then(|it| it.service_account_name.clone());
     Pod {
         name,
         origin,
@@ -37,6 +43,22 @@ pub(super) fn convert_pod(
         created,
         node: node.filter(|it| !it.is_empty()),
         host_ports: ports.of_host,
+        service_account: account.filter(|it| !it.is_empty()).unwrap_or_else(|| "default".into()),
+        is_host_network: spec.and_then(|it| it.host_network).unwrap_or(false),
+        is_policy_audited: read_audit(&pod.metadata, findings),
+    }
+}
+
+fn read_audit(metadata: &ObjectMeta, findings: &mut Findings) -> bool {
+    let annotations = metadata.annotations.as_ref();
+    match annotations.and_then(|it| it.get(AUDIT_ANNOTATION)).map(String::as_str) {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => {
+            let path = format!("metadata.annotations.{AUDIT_ANNOTATION}");
+            findings.refuse(path, format_args!("{other:?}: give \"true\" or \"false\""));
+            false
+        }
     }
 }
 

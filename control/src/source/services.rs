@@ -34,6 +34,7 @@ pub(super) fn convert_service(
     let mut ours = Service {
         name,
         origin,
+        labels: service.metadata.labels.clone().unwrap_or_default(),
         created: service.metadata.creation_timestamp.as_ref().map(|it| it.0.to_string()),
         cluster_ips: Vec::new(),
         load_balancer_ips: Vec::new(),

@@ -16,7 +16,9 @@ use tonic::{Request, Response, Status, Streaming};
 use weir_api::socket::{MODE_OWNER, bind};
 use weir_api::v1::dataplane_server::{Dataplane, DataplaneServer};
 use weir_api::v1::observe_server::ObserveServer;
-use weir_api::v1::{Object, Rejection, SnatUsageReply, Update, Verdict};
+use weir_api::v1::{
+    DropsReply, Object, PolicyReply, Rejection, SnatUsageReply, Update, Verdict, VerdictsReply,
+};
 use weir_control::agent::{AgentService, Core, Inputs};
 use weir_control::clock::Clock;
 use weir_control::desired::{Desired, DesiredKey, NodeSettings};
@@ -46,6 +48,9 @@ pub struct Told {
     pub streams: u32,
     /// What it answers when asked.
     pub snat_usage: SnatUsageReply,
+    pub drops: DropsReply,
+    pub policy: PolicyReply,
+    pub verdicts: VerdictsReply,
 }
 
 #[derive(Clone)]
@@ -63,6 +68,9 @@ impl FakeDataplane {
             answering: Answering::Properly,
             streams: 0,
             snat_usage: SnatUsageReply::default(),
+            drops: DropsReply::default(),
+            policy: PolicyReply::default(),
+            verdicts: VerdictsReply::default(),
         };
         Self { told: Arc::new(Mutex::new(told)), changed: Arc::new(watch::channel(0).0) }
     }

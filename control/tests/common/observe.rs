@@ -1,11 +1,12 @@
-//! What the fake dataplane answers to people: who uses its source ports, nothing else.
+//! What the fake dataplane answers to people: what it was told to.
 
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 use weir_api::v1::observe_server::Observe;
 use weir_api::v1::{
     DataplaneStatus, DropsReply, DropsRequest, Flow, FlowsRequest, FrontendState, FrontendsRequest,
-    SnatUsageReply, SnatUsageRequest, StatusRequest,
+    PolicyReply, PolicyRequest, SnatUsageReply, SnatUsageRequest, StatusRequest, VerdictsReply,
+    VerdictsRequest,
 };
 
 use super::FakeDataplane;
@@ -34,7 +35,7 @@ impl Observe for FakeDataplane {
     }
 
     async fn drops(&self, _request: Request<DropsRequest>) -> Result<Response<DropsReply>, Status> {
-        refuse()
+        Ok(Response::new(self.with(|told| told.drops.clone())))
     }
 
     async fn frontends(
@@ -42,6 +43,26 @@ impl Observe for FakeDataplane {
         _request: Request<FrontendsRequest>,
     ) -> Result<Response<Self::FrontendsStream>, Status> {
         refuse()
+    }
+
+    async fn policy(
+        &self,
+        request: Request<PolicyRequest>,
+    ) -> Result<Response<PolicyReply>, Status> {
+        let name = request.into_inner().endpoint;
+        let mut reply = self.with(|told| told.policy.clone());
+        reply.endpoints.retain(|it| name.is_empty() || it.name == name);
+        match reply.endpoints.is_empty() {
+            true => Err(Status::not_found(format!("endpoint {name} is not attached"))),
+            false => Ok(Response::new(reply)),
+        }
+    }
+
+    async fn verdicts(
+        &self,
+        _request: Request<VerdictsRequest>,
+    ) -> Result<Response<VerdictsReply>, Status> {
+        Ok(Response::new(self.with(|told| told.verdicts.clone())))
     }
 
     async fn snat_usage(

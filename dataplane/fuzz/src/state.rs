@@ -27,13 +27,25 @@ pub fn state_protocol(input: &[u8]) {
         let again = controller.apply(update.clone()).await;
         let second = shared.snapshots.load_full();
         assert_eq!(contents(&first), contents(&second), "the same update twice is the same state");
+        assert_eq!(policy(&first), policy(&second), "and the same policy");
         assert!(again.snapshot_revision > applied.snapshot_revision);
 
         let healed = controller.apply(resync()).await;
         assert!(healed.rejected.is_empty(), "{:?}", healed.rejected);
         let snapshot = shared.snapshots.load_full();
         assert_eq!(contents(&snapshot), (vec!["10.96.0.1:80/TCP".into()], vec![], 1));
+        assert_eq!(policy(&snapshot), (vec![], vec![]));
     });
+}
+
+/// Numbers of identities, and names of rules.
+fn policy(snapshot: &Snapshot) -> (Vec<u32>, Vec<String>) {
+    let view = snapshot.policy();
+    let mut identities: Vec<_> = view.identities().map(|it| it.id.0).collect();
+    let mut rules: Vec<_> = view.tables().map(|it| it.name().to_owned()).collect();
+    identities.sort();
+    rules.sort();
+    (identities, rules)
 }
 
 /// Frontends, endpoints, and the number of backend sets.

@@ -5,7 +5,7 @@ use weir_packet::{IcmpKind, protocol, tcp_flags};
 
 use weir_tables::PortId;
 
-use super::{Context, refuse, related, revalidate};
+use super::{Context, policy, refuse, related, revalidate};
 use crate::batch::{BURST, Packet, Stage, Verdict};
 use crate::drops::Drop;
 use crate::flow::{Action, FlowEntry, flow_flags, tcp};
@@ -134,6 +134,9 @@ fn is_replaced(packet: &Packet, entry: &FlowEntry, cx: &Context<'_>) -> bool {
 fn check(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
     match revalidate::judge(cx.flows.entry(number), cx) {
         revalidate::Judgement::Keep { action, unresolved } => {
+            if !policy::still_admits(packet, number, cx) {
+                return;
+            }
             let entry = cx.flows.entry_mut(number);
             entry.revision = cx.snapshot.revision();
             entry.set_action(action);

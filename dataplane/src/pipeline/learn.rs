@@ -5,7 +5,7 @@ use weir_packet::{Addr, FlowKey, Fragment, IcmpKind, Parsed, Translation, parse,
 use weir_tables::{BackendAddr, NextHop};
 
 use super::classify::{self, Decision, Facts, Half, Refusal, SourcePort, port_is_pod};
-use super::{Context, UNRESOLVED_MAX, flow, refuse, rewrite, source_port};
+use super::{Context, UNRESOLVED_MAX, flow, policy, refuse, rewrite, source_port};
 use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
 use crate::flow::{Action, Direction, FlowEntry, TableFull, tcp};
@@ -42,7 +42,7 @@ fn decide(packet: &mut Packet, cx: &mut Context<'_>) {
         pinned: pinned(&packet.key, cx),
     };
     match classify::classify(&packet.key, &facts, cx.snapshot) {
-        Ok(decision) => {
+        Ok(decision) if policy::admits(packet, &decision, facts.is_whole, cx) => {
             if let Some(hop) = decision.unresolved {
                 ask_for(hop, cx);
             }
@@ -52,6 +52,7 @@ fn decide(packet: &mut Packet, cx: &mut Context<'_>) {
                 false => pass_once(packet, &decision, cx),
             }
         }
+        Ok(_) => {}
         Err(Refusal::Drop(reason)) => packet.verdict = Verdict::Drop(reason),
         Err(Refusal::Tell(reason)) => refuse::tell(packet, reason, cx),
         Err(Refusal::Punt) => packet.verdict = Verdict::Punt,

@@ -5,8 +5,8 @@
 //!    ICMP errors, which go by the packet that they quote ([`related`]).
 //! 2. [`flow`]: the flow's entry, if this worker knows it and it still holds.
 //! 3. [`classify`]: for a first packet, the decision: a pure function of (key, facts, snapshot).
-//! 4. [`learn`]: the decision becomes entries of the flow table, with a [`source_port`] where it
-//!    needs one, or a refusal is told to the sender.
+//! 4. [`learn`]: the decision, if [`policy`] admits it, becomes entries of the flow table, with a
+//!    [`source_port`] where it needs one; or a refusal is told to the sender.
 //! 5. [`rewrite`]: the transform: addresses, ports, TTL, checksums, MACs.
 //!
 //! Each stage is a plain loop over the batch. A packet that has its verdict is passed over by the
@@ -19,6 +19,7 @@ use weir_xdp_redirect::Settings;
 use crate::batch::Batch;
 use crate::counters::Counters;
 use crate::flow::FlowTable;
+use crate::verdicts::VerdictLog;
 
 pub mod classify;
 mod flow;
@@ -26,6 +27,7 @@ mod fragment;
 mod learn;
 mod local;
 mod parse;
+mod policy;
 mod refuse;
 mod related;
 mod revalidate;
@@ -42,6 +44,7 @@ pub struct Context<'a> {
     /// Wrapping milliseconds of this turn.
     pub now_ms: u32,
     pub counters: &'a Counters,
+    pub verdicts: &'a VerdictLog,
     /// Next hops that the kernel shall resolve; whoever drains it resolves each once.
     pub unresolved: &'a mut Vec<NextHop>,
     /// Packets that may still be answered by ourselves.

@@ -4,10 +4,11 @@ use weir_packet::reply::{
     IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
 };
 use weir_packet::{Addr, Parsed, parse, protocol};
-use weir_tables::Egress;
+use weir_tables::{Egress, WorkerId};
 
 use super::Context;
-use crate::batch::{Packet, Verdict};
+use super::classify::HOST_WORKER;
+use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
 
 /// Drops a packet for `reason` and writes the refusal over it: a reset for TCP, else ICMP. Where no
@@ -48,7 +49,9 @@ fn answer(
     }
     let back_to = packet.key.src;
     let length = write_over(packet, write);
-    if length.is_some() && send_back(packet, &back_to, cx) {
+    let is_delivered = packet.stage == Stage::Deliver && is_by_policy(reason);
+    let send = if is_delivered { hand_back } else { send_back };
+    if length.is_some() && send(packet, &back_to, cx) {
         cx.counters.count_drop(reason);
         cx.counters.count_originated();
     }
@@ -91,8 +94,14 @@ fn error_for(reason: Drop) -> IcmpError {
     match reason {
         Drop::NoRoute => IcmpError::NoRoute,
         Drop::NeedsSnat => IcmpError::HostUnreachable,
+        _ if is_by_policy(reason) => IcmpError::Prohibited,
         _ => IcmpError::PortUnreachable,
     }
+}
+
+/// Whether a pod's rules are the reason: they are asked after the translation.
+pub(super) fn is_by_policy(reason: Drop) -> bool {
+    matches!(reason, Drop::PolicyDenied | Drop::PolicyClosed | Drop::PolicyL7)
 }
 
 /// Runs a writer over the frame's whole buffer; the frame keeps its length where nothing was
@@ -119,5 +128,22 @@ fn send_back(packet: &mut Packet, to: &Addr, cx: &mut Context<'_>) -> bool {
     };
     let Some(adjacency) = adjacency else { return false };
     packet.verdict = Verdict::Transmit { adjacency };
+    true
+}
+
+/// Sends the answer to a delivered packet by the worker that it came from, as one of the pod that
+/// was asked: that worker has translated the packet, and so it does the answer.
+fn hand_back(packet: &mut Packet, to: &Addr, cx: &mut Context<'_>) -> bool {
+    let worker = match cx.snapshot.resolve(to) {
+        Egress::Pod { worker, .. } => worker,
+        Egress::Host { .. } => HOST_WORKER,
+        _ => cx.me,
+    };
+    let Egress::Pod { port, .. } = cx.snapshot.resolve(&packet.key.dst) else { return false };
+    if worker == cx.me {
+        return send_back(packet, to, cx);
+    }
+    packet.port = port;
+    packet.verdict = Verdict::Handoff { worker, stage: Stage::Deliver };
     true
 }

@@ -10,7 +10,7 @@ use weir_tables::PortId;
 
 use super::classify::{self, Refusal};
 use super::revalidate::{self, Judgement};
-use super::{Context, learn};
+use super::{Context, learn, policy};
 use crate::batch::{Packet, Verdict};
 use crate::drops::Drop;
 use crate::flow::Action;
@@ -32,6 +32,7 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
     }
     if entry.revision != cx.snapshot.revision() {
         match revalidate::judge(entry, cx) {
+            Judgement::Keep { .. } if !policy::still_admits(packet, number, cx) => return,
             Judgement::Keep { .. } => {}
             // Another worker may have the flow now, as where a pod's address moved to another pod.
             Judgement::Forget => return cx.flows.remove(number),
@@ -42,7 +43,7 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
         }
     }
     // Pods are at the ends of ways, not on them, and between two of them nobody else is.
-    let (came, comes) = (PortId(entry.in_port), packet.port);
+    let (came, comes) = (PortId(cx.flows.entry(number).in_port), packet.port);
     let ends_at_pod = classify::port_is_pod(came) || classify::port_is_pod(comes);
     if ends_at_pod && came != comes && comes != PortId::HOST {
         packet.verdict = Verdict::Drop(Drop::IcmpUnrelated);

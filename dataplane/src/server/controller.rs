@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_api::v1::{self, Rejection, Update};
-use weir_tables::{Endpoint, Forwarding, NextHop, Object, ObjectRef, Tables, WorkerId};
+use weir_tables::{Endpoint, Forwarding, NextHop, Object, ObjectRef, PortId, Tables, WorkerId};
 
 use super::convert;
 use super::kernel::Kernel;
@@ -23,7 +23,7 @@ pub enum Command {
     Network(Arc<KernelState>),
     /// A worker met a next hop without a MAC.
     Resolve(NextHop),
-    /// Save what could not be saved before, and shorten the journal if it has become long.
+    /// Save what could not be saved before, shorten a long journal, forget what has gone.
     Save,
     /// Save and end.
     Stop,
@@ -47,6 +47,8 @@ pub struct Controller {
     kernel: Option<Kernel>,
     saved: StateFile,
     unsaved: Unsaved,
+    /// Ports that pods have left, with the revision since which they are not in the tables.
+    left: Vec<(u32, PortId)>,
 }
 
 /// What has changed since the state was last saved.
@@ -81,6 +83,7 @@ impl Controller {
             kernel,
             saved: StateFile::new(state_path),
             unsaved: Unsaved::default(),
+            left: Vec::new(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Controller {
                 Command::Save => {
                     self.save();
                     self.compact();
+                    self.forget_verdicts();
                 }
                 Command::Stop => break,
             }
@@ -211,7 +215,10 @@ impl Controller {
     async fn upsert(&mut self, wire: v1::Object) -> Result<(), Rejection> {
         let reference = wire.reference();
         let refuse = |reason: String| Rejection { object: reference.clone(), reason };
-        let object = convert::object(&wire).map_err(|error| refuse(error.to_string()))?;
+        let object = convert::object(&wire).map_err(|error| {
+            self.close(&wire);
+            refuse(error.to_string())
+        })?;
         let name = object.name();
         if self.accepted.get(&name) == Some(&wire) {
             return Ok(());
@@ -219,7 +226,10 @@ impl Controller {
         let before = self.accepted.get(&name).cloned();
         let is_dsr = matches!(&object, Object::Frontend(frontend)
             if frontend.forwarding == Forwarding::Dsr);
-        self.tables.upsert(object).map_err(|error| refuse(error.to_string()))?;
+        self.tables.upsert(object).map_err(|error| {
+            self.close(&wire);
+            refuse(error.to_string())
+        })?;
         if let Err(reason) = self.program(&name, before.as_ref(), is_dsr).await {
             // Nothing half-applied: what the kernel does not carry is not in the tables either.
             self.tables.delete(&name);
@@ -231,6 +241,15 @@ impl Controller {
         Ok(())
     }
 
+    /// Refused rules leave their pods closed, also after a restart, and not to those before them.
+    fn close(&mut self, refused: &v1::Object) {
+        if let Some(v1::object::Kind::PolicyRules(rules)) = &refused.kind {
+            let name = ObjectRef::PolicyRules(rules.name.clone());
+            self.tables.delete(&name);
+            self.forget(&name);
+        }
+    }
+
     fn forget(&mut self, name: &ObjectRef) {
         if let Some(object) = self.accepted.remove(name) {
             self.unsaved.add(name, &object);
@@ -239,6 +258,9 @@ impl Controller {
 
     async fn delete(&mut self, name: &ObjectRef) {
         let endpoint = self.endpoint(name);
+        if let Some((endpoint, _)) = &endpoint {
+            self.leave(endpoint.port);
+        }
         self.tables.delete(name);
         self.forget(name);
         let Some(kernel) = &mut self.kernel else { return };
@@ -248,7 +270,7 @@ impl Controller {
                 None => Ok(()),
             },
             ObjectRef::Frontend(key) => kernel.remove_frontend(key),
-            ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
+            _ => Ok(()),
         };
         if let Err(error) = result {
             tracing::warn!(%error, object = %name, "removed from the tables, not from the kernel");
@@ -263,17 +285,23 @@ impl Controller {
         is_dsr: bool,
     ) -> Result<(), String> {
         let endpoint = self.endpoint(name);
+        let old = before.and_then(as_endpoint);
+        if let (Some(old), Some((new, _))) = (&old, &endpoint)
+            && old.port != new.port
+        {
+            self.leave(old.port);
+        }
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         let result = match name {
             ObjectRef::Endpoint(_) => {
-                if let Some(old) = before.and_then(as_endpoint) {
-                    kernel.remove_endpoint(&old).await.map_err(|error| error.to_string())?;
-                }
                 let (endpoint, worker) = endpoint.ok_or("the endpoint has just been accepted")?;
-                kernel.add_endpoint(&endpoint, worker).await
+                match &old {
+                    Some(old) => kernel.replace_endpoint(old, &endpoint, worker).await,
+                    None => kernel.add_endpoint(&endpoint, worker).await,
+                }
             }
             ObjectRef::Frontend(key) => kernel.set_frontend(key, is_dsr),
-            ObjectRef::BackendSet(_) | ObjectRef::Node => Ok(()),
+            _ => Ok(()),
         };
         result.map_err(|error| error.to_string())
     }
@@ -289,6 +317,21 @@ impl Controller {
         let ObjectRef::Endpoint(name) = name else { return None };
         let (endpoint, worker) = self.tables.endpoint(name)?;
         Some((endpoint.clone(), worker))
+    }
+
+    /// Notes that a port will not be in the next snapshot.
+    fn leave(&mut self, port: PortId) {
+        let next = self.shared.snapshots.load().revision().wrapping_add(1);
+        self.left.push((next, port));
+    }
+
+    /// Forgets what was counted at ports that no worker knows any more.
+    fn forget_verdicts(&mut self) {
+        let workers = &self.shared.workers;
+        let is_known = |since: u32| workers.iter().any(|worker| worker.counters.revision() < since);
+        for (_, port) in self.left.extract_if(.., |(since, _)| !is_known(*since)) {
+            workers.iter().for_each(|worker| worker.verdicts.forget(port));
+        }
     }
 
     /// After a full state nothing else may be left in the kernel.
@@ -351,3 +394,6 @@ fn as_endpoint(object: &v1::Object) -> Option<Endpoint> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

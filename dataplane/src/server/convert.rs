@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use weir_api::convert::{self as wire, ConvertError, parse_address, parse_l4_port, parse_prefix};
 use weir_api::v1;
 use weir_packet::{Addr, Mac, protocol};
+use weir_tables::policy::{IdentityId, SelectorId};
 use weir_tables::{
     Algorithm, Backend, BackendAddr, BackendState, DsrDispatch, Endpoint, FailureMode, Forwarding,
     Frontend, FrontendKey, FrontendType, MaglevParams, NodeConfig, NodePorts, Object, ObjectRef,
@@ -20,9 +21,21 @@ pub enum BadObject {
     Field { field: &'static str, source: ConvertError },
     #[error("{field}: {value} is not supported")]
     Unsupported { field: &'static str, value: String },
+    #[error("{path}.{source}")]
+    Within { path: String, source: Box<BadObject> },
     #[error(transparent)]
     Maglev(#[from] weir_tables::MaglevError),
 }
+
+impl BadObject {
+    fn within(self, path: String) -> BadObject {
+        BadObject::Within { path, source: Box::new(self) }
+    }
+}
+
+mod policy;
+
+pub use policy::{show_direction, show_rule, show_verdict_kind};
 
 type Result<T> = std::result::Result<T, BadObject>;
 
@@ -39,6 +52,13 @@ pub fn object(object: &v1::Object) -> Result<Object> {
         },
         Kind::Endpoint(endpoint) => Object::Endpoint(self::endpoint(endpoint)?),
         Kind::Node(node) => Object::Node(self::node(node)?),
+        Kind::Identity(identity) => Object::Identity(policy::identity(identity)?),
+        Kind::PeerAddress(address) => {
+            let (prefix, identity) = policy::peer_address(address)?;
+            Object::PeerAddress { prefix, identity }
+        }
+        Kind::CidrSelector(selector) => Object::CidrSelector(policy::cidr_selector(selector)?),
+        Kind::PolicyRules(rules) => Object::PolicyRules(policy::policy_rules(rules)?),
     })
 }
 
@@ -50,6 +70,10 @@ pub fn reference(reference: &v1::ObjectRef) -> Result<ObjectRef> {
         Kind::BackendSet(name) => ObjectRef::BackendSet(name.clone()),
         Kind::Endpoint(name) => ObjectRef::Endpoint(name.clone()),
         Kind::Node(_) => ObjectRef::Node,
+        Kind::Identity(id) => ObjectRef::Identity(IdentityId(*id)),
+        Kind::PeerAddress(prefix) => ObjectRef::PeerAddress(self::prefix("prefix", prefix)?),
+        Kind::CidrSelector(id) => ObjectRef::CidrSelector(SelectorId(*id)),
+        Kind::PolicyRules(name) => ObjectRef::PolicyRules(name.clone()),
     })
 }
 
@@ -168,11 +192,16 @@ fn backend(backend: &v1::Backend) -> Result<Backend> {
 
 fn endpoint(endpoint: &v1::Endpoint) -> Result<Endpoint> {
     let field = |source| BadObject::Field { field: "mac", source };
+    // An audited pod is let through all the same.
+    let rules = &endpoint.policy_rules;
+    let is_held = !rules.is_empty() && !endpoint.policy_audit;
     let failure_mode = match v1::FailureMode::try_from(endpoint.failure_mode) {
         Ok(v1::FailureMode::Closed) => FailureMode::Closed,
+        Ok(v1::FailureMode::Unspecified) if is_held => FailureMode::Closed,
         _ => FailureMode::Open,
     };
-    if endpoint.ifindex == 0 || endpoint.ifindex == u32::MAX {
+    // The kernel's are positive and signed.
+    if endpoint.ifindex == 0 || i32::try_from(endpoint.ifindex).is_err() {
         return Err(unsupported("ifindex", endpoint.ifindex));
     }
     let addresses = endpoint.addresses.iter().map(|bytes| addr("addresses", bytes));
@@ -182,6 +211,9 @@ fn endpoint(endpoint: &v1::Endpoint) -> Result<Endpoint> {
         mac: Mac(wire::Mac::from_bytes(&endpoint.mac).map_err(field)?.0),
         addresses: addresses.collect::<Result<_>>()?,
         failure_mode,
+        identity: IdentityId(endpoint.identity),
+        policy: (!rules.is_empty()).then(|| rules.clone()),
+        is_audited: endpoint.policy_audit,
     })
 }
 
@@ -206,16 +238,19 @@ fn node(node: &v1::NodeConfig) -> Result<NodeConfig> {
         dsr_dispatch,
         snat_ports: snat.map(|(min, max)| SnatPorts { min, max }).unwrap_or_default(),
         node_ports: node_ports.map(|(min, max)| NodePorts { min, max }).unwrap_or_default(),
+        policy_audit: node.policy_audit,
+        policy_reject: node.policy_reject,
     })
 }
 
 fn prefixes(field: &'static str, prefixes: &[v1::Prefix]) -> Result<Vec<Prefix>> {
-    let prefix = |prefix: &v1::Prefix| {
-        let (address, length) =
-            parse_prefix(prefix).map_err(|source| BadObject::Field { field, source })?;
-        Prefix::new(Addr::from(address), length).ok_or_else(|| unsupported(field, length))
-    };
-    prefixes.iter().map(prefix).collect()
+    prefixes.iter().map(|prefix| self::prefix(field, prefix)).collect()
+}
+
+fn prefix(field: &'static str, prefix: &v1::Prefix) -> Result<Prefix> {
+    let (address, length) =
+        parse_prefix(prefix).map_err(|source| BadObject::Field { field, source })?;
+    Prefix::new(Addr::from(address), length).ok_or_else(|| unsupported(field, length))
 }
 
 /// A range of ports, both ends included; `None` where both are 0.

@@ -1,5 +1,6 @@
 //! `/metrics` and `/healthz` of the dataplane.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use weir_api::metrics::{self, Page};
+use weir_tables::policy::Direction;
 
 use super::observe;
 use super::shared::Shared;
 use crate::clock::{Clock, MonotonicClock};
+use crate::verdicts::ROWS;
 
 /// Asked with each scrape: what only the eBPF maps know, as (outcome, packets).
 pub type XdpOutcomes = dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync;
@@ -75,6 +78,7 @@ fn page(shared: &Shared, outcomes: &XdpOutcomes) -> String {
     }
     add_devices(&mut page, shared);
     add_workers(&mut page, shared, now.0);
+    add_verdicts(&mut page, shared);
     add_tables(&mut page, shared);
     page.render()
 }
@@ -110,6 +114,9 @@ fn add_workers(page: &mut Page, shared: &Shared, now_ns: u64) {
         page.add(&metrics::FLOW_TABLE_LIMIT, &label, view.flows_max.into());
         page.add(&metrics::FLOW_TABLE_EVICTED, &label, counters.evicted);
         let in_use = view.frames_home.saturating_sub(counters.frames_free);
+        page.add(&metrics::POLICY_COUNTS, &label, view.verdicts.rows_used() as u64);
+        page.add(&metrics::POLICY_COUNTS_LIMIT, &label, ROWS as u64);
+        page.add(&metrics::POLICY_VERDICTS_UNCOUNTED, &label, view.verdicts.uncounted());
         page.add(&metrics::POOL_FRAMES, &[&worker, "free"], counters.frames_free.into());
         page.add(&metrics::POOL_FRAMES, &[&worker, "in_use"], in_use.into());
         let age_ns = now_ns.saturating_sub(counters.last_turn_ns);
@@ -117,6 +124,22 @@ fn add_workers(page: &mut Page, shared: &Shared, now_ns: u64) {
     }
     page.add(&metrics::ORIGINATED, &[], originated);
     page.add(&metrics::PUNTS, &["kernel"], punted);
+}
+
+fn add_verdicts(page: &mut Page, shared: &Shared) {
+    let mut totals = BTreeMap::new();
+    for view in &shared.workers {
+        for (direction, kind, total) in view.verdicts.totals() {
+            *totals.entry((direction, kind)).or_insert(0) += total;
+        }
+    }
+    for ((direction, kind), total) in totals {
+        let direction = match direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        };
+        page.add(&metrics::POLICY_VERDICTS, &[direction, kind.name()], total);
+    }
 }
 
 fn add_tables(page: &mut Page, shared: &Shared) {

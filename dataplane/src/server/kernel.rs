@@ -44,6 +44,8 @@ pub struct Kernel {
     /// What the map of the node's L4 ports holds.
     l4_ports: BTreeSet<(u8, u16)>,
     settings: Settings,
+    /// What the node was started with.
+    failure_mode: weir_xdp_redirect::FailureMode,
     own: OwnAddresses,
     /// Where the host's sysctls are kept for [`remove_all`].
     saved_sysctls: PathBuf,
@@ -94,6 +96,7 @@ impl Kernel {
             l4_ports: l4_ports.map(|key: L4Port| (key.protocol, key.l4_port())).collect(),
             maps,
             settings,
+            failure_mode: parts.failure_mode,
             own: OwnAddresses::default(),
             saved_sysctls: saved_sysctls(&parts.run_dir),
             cleared: None,
@@ -126,6 +129,35 @@ impl Kernel {
         let ips: Vec<IpAddr> = endpoint.addresses.iter().map(|addr| IpAddr::from(*addr)).collect();
         let gateway = Settings::DEFAULT.gateway_mac;
         self.netlink.ensure_pod_route(ifindex, &ips, endpoint.mac.0, gateway).await?;
+        self.write_pod(endpoint)
+    }
+
+    /// Makes another form of an endpoint of the one that there is. Where only its policy differs,
+    /// its packets go on.
+    pub async fn replace_endpoint(
+        &mut self,
+        old: &Endpoint,
+        new: &Endpoint,
+        worker: WorkerId,
+    ) -> Result<(), KernelError> {
+        if old.port != new.port {
+            self.remove_endpoint(old).await?;
+            return self.add_endpoint(new, worker).await;
+        }
+        if (old.mac, &old.addresses) != (new.mac, &new.addresses) {
+            // The programs stay: once detached, they keep their place on the hook for a while.
+            self.remove_addresses(old).await?;
+            return self.add_endpoint(new, worker).await;
+        }
+        if old.failure_mode != new.failure_mode {
+            self.maps.set_port(new.port.0, self.port_entry(worker, new.failure_mode))?;
+            self.write_pod(new)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the pod's addresses ours, with what happens to them while no worker runs.
+    fn write_pod(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
         let class = AddressClass::pod(endpoint.failure_mode == FailureMode::Closed);
         for addr in &endpoint.addresses {
             self.view.set_pod(*addr, Some(class));
@@ -136,16 +168,19 @@ impl Kernel {
 
     /// Undoes `add_endpoint`. The interface may be gone; what is left is removed.
     pub async fn remove_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
-        let ifindex = endpoint.port.0;
+        self.remove_addresses(endpoint).await?;
+        self.programs.detach(endpoint.port.0)?;
+        self.maps.remove_port(endpoint.port.0)?;
+        Ok(())
+    }
+
+    async fn remove_addresses(&mut self, endpoint: &Endpoint) -> Result<(), KernelError> {
         for addr in &endpoint.addresses {
             self.view.set_pod(*addr, None);
             self.write_address(*addr)?;
         }
         let ips: Vec<IpAddr> = endpoint.addresses.iter().map(|addr| IpAddr::from(*addr)).collect();
-        self.netlink.remove_pod_route(ifindex, &ips).await?;
-        self.programs.detach(ifindex)?;
-        self.maps.remove_port(ifindex)?;
-        Ok(())
+        Ok(self.netlink.remove_pod_route(endpoint.port.0, &ips).await?)
     }
 
     /// Makes the packets of a frontend ours. One that does not fit into the maps leaves nothing.
@@ -221,6 +256,13 @@ impl Kernel {
 
     fn set_node(&mut self, node: &NodeConfig) -> Result<(), KernelError> {
         let settings = Settings {
+            failure_mode: match self.failure_mode {
+                // Policies stop nothing, so that no pod is closed for their sake either.
+                weir_xdp_redirect::FailureMode::AUTO if node.policy_audit => {
+                    weir_xdp_redirect::FailureMode::OPEN
+                }
+                mode => mode,
+            },
             snat_port_min: node.snat_ports.min,
             snat_port_max: node.snat_ports.max,
             ..self.settings

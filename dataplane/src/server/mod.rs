@@ -11,8 +11,8 @@
 //! - [`controller`] owns the tables; everything that changes them goes through it, one at a time.
 //! - [`kernel`] makes the kernel agree: which addresses are ours, which interfaces are ports.
 //!   [`host`] is what it must know of the tables.
-//! - [`sync`] and [`observe`] are the gRPC services, [`snat_usage`] a question to the latter;
-//!   [`http`] is `/metrics` and `/healthz`.
+//! - [`sync`] and [`observe`] are the gRPC services, [`snat_usage`] and [`policy`] questions to the
+//!   latter; [`http`] is `/metrics` and `/healthz`.
 //! - [`state_file`] keeps the last accepted state, so that a restart needs no agent.
 //! - [`node`] puts devices, workers and this thread together at start.
 
@@ -23,6 +23,7 @@ pub mod http;
 pub mod kernel;
 pub mod node;
 pub mod observe;
+pub mod policy;
 pub mod shared;
 pub mod snat_usage;
 pub mod state_file;

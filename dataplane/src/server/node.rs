@@ -27,6 +27,7 @@ use crate::flow::store::{self, Adopted, StoreOptions};
 use crate::flow::{FlowTable, Timeouts};
 use crate::memory::{Frame, Pool, pools};
 use crate::netlink::{HostPortConfig, KernelWatch, Netlink, Trunk, TrunkConfig, WatchConfig};
+use crate::verdicts::VerdictLog;
 use crate::worker::{Counters, Doorbell, Parts, Sleeper, Waker, Worker, connect};
 
 /// What a node is started with.
@@ -308,6 +309,7 @@ struct Plan {
     pools: Vec<Pool>,
     flows: Vec<FlowTable>,
     counters: Vec<Arc<Counters>>,
+    verdicts: Vec<Arc<VerdictLog>>,
     sleepers: Vec<(Sleeper, Waker)>,
     doorbell: Doorbell,
     uplink_owners: Vec<(PortId, Vec<WorkerId>)>,
@@ -337,6 +339,7 @@ impl Plan {
             pools,
             flows,
             counters: (0..workers).map(|_| Arc::new(Counters::default())).collect(),
+            verdicts: (0..workers).map(|_| Arc::new(VerdictLog::new())).collect(),
             sleepers: sleepers.context("eventfd")?,
             doorbell,
             uplink_owners: uplinks
@@ -350,6 +353,7 @@ impl Plan {
     fn views(&self, options: &NodeOptions) -> Vec<WorkerView> {
         let view = |worker: usize| WorkerView {
             counters: Arc::clone(&self.counters[worker]),
+            verdicts: Arc::clone(&self.verdicts[worker]),
             waker: self.sleepers[worker].1.clone(),
             cpu: options.pin_workers.then_some(worker),
             flows_max: self.flows[worker].capacity(),
@@ -368,8 +372,8 @@ impl Plan {
         let workers = self.pools.into_iter().zip(self.flows).zip(connect(&wakers));
         let cpus = core_affinity::get_core_ids().unwrap_or_default();
         let (mut threads, mut unresolved) = (Vec::new(), Vec::new());
-        let rest = self.sleepers.into_iter().zip(self.counters);
-        for (id, (((pool, flows), handoff), ((sleeper, _), counters))) in
+        let rest = self.sleepers.into_iter().zip(self.counters).zip(self.verdicts);
+        for (id, (((pool, flows), handoff), (((sleeper, _), counters), verdicts))) in
             workers.zip(rest).enumerate()
         {
             let (asks, asked) = RingBuffer::new(64);
@@ -386,6 +390,7 @@ impl Plan {
                 snapshots: Arc::clone(&self.snapshots),
                 handoff,
                 counters,
+                verdicts,
                 uplink_owners: self.uplink_owners.clone(),
                 unresolved: asks,
                 doorbell: Some(self.doorbell.clone()),

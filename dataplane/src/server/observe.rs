@@ -9,18 +9,20 @@ use tonic::{Request, Response, Status};
 use weir_api::v1::observe_server::Observe;
 use weir_api::v1::{
     DataplaneStatus, DeviceStatus, DropCount, DropsReply, DropsRequest, Flow, FlowsRequest,
-    FrontendState, FrontendsRequest, Gauge, SnatUsageReply, SnatUsageRequest, StatusRequest,
-    WorkerStatus,
+    FrontendState, FrontendsRequest, Gauge, PolicyReply, PolicyRequest, SnatUsageReply,
+    SnatUsageRequest, StatusRequest, VerdictsReply, VerdictsRequest, WorkerStatus,
 };
 use weir_packet::protocol;
 use weir_tables::WorkerId;
 
 use super::convert::{address_bytes, show_backend, show_frontend};
+use super::policy::{self, VerdictHistory};
 use super::shared::Shared;
 use super::snat_usage::SnatUsage;
 use crate::clock::{Clock, MonotonicClock};
 use crate::drops::Drop;
 use crate::flow::{Action, FlowEntry, FlowTable, Timeouts, store, tcp};
+use crate::verdicts::ROWS;
 
 /// Flows shown where nobody says how many.
 const FLOWS_DEFAULT: usize = 1000;
@@ -34,6 +36,7 @@ const HANGS_NS: u64 = 1_000_000_000;
 pub struct ObserveService {
     pub shared: Arc<Shared>,
     pub timeouts: Timeouts,
+    pub history: VerdictHistory,
 }
 
 type Rows<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -97,6 +100,33 @@ impl Observe for ObserveService {
         Ok(Response::new(usage.show(limit)))
     }
 
+    async fn policy(
+        &self,
+        request: Request<PolicyRequest>,
+    ) -> Result<Response<PolicyReply>, Status> {
+        let name = request.into_inner().endpoint;
+        let counts = policy::count(&self.shared);
+        let snapshot = self.shared.snapshots.load_full();
+        let endpoints = policy::show_endpoints(&snapshot, &counts, &name);
+        if endpoints.is_empty() && !name.is_empty() {
+            return Err(Status::not_found(format!(
+                "endpoint {name} is not attached to this node: see weir endpoint list"
+            )));
+        }
+        Ok(Response::new(PolicyReply { endpoints }))
+    }
+
+    async fn verdicts(
+        &self,
+        _request: Request<VerdictsRequest>,
+    ) -> Result<Response<VerdictsReply>, Status> {
+        let counts = policy::count(&self.shared);
+        let recent = self.history.read(&self.shared);
+        let snapshot = self.shared.snapshots.load_full();
+        let now_ms = MonotonicClock.now().as_millis_wrapping();
+        Ok(Response::new(policy::show_verdicts(&snapshot, &counts, &recent, now_ms)))
+    }
+
     async fn frontends(
         &self,
         _request: Request<FrontendsRequest>,
@@ -152,7 +182,7 @@ fn status(shared: &Shared) -> DataplaneStatus {
         snapshot_revision: shared.snapshots.load().revision().into(),
         from_disk: shared.from_disk.load(Ordering::Relaxed),
         agent_connected: shared.agent_connected.load(Ordering::Relaxed),
-        gauges: gauges(&workers),
+        gauges: gauges(shared, &workers),
         workers,
         devices: shared
             .devices
@@ -189,7 +219,7 @@ fn worker(shared: &Shared, at: usize) -> WorkerStatus {
     }
 }
 
-fn gauges(workers: &[WorkerStatus]) -> Vec<Gauge> {
+fn gauges(shared: &Shared, workers: &[WorkerStatus]) -> Vec<Gauge> {
     let gauge = |name: &str, worker: u32, used, limit| Gauge {
         name: name.into(),
         labels: [("worker".to_owned(), worker.to_string())].into(),
@@ -198,11 +228,13 @@ fn gauges(workers: &[WorkerStatus]) -> Vec<Gauge> {
     };
     workers
         .iter()
-        .flat_map(|row| {
+        .zip(&shared.workers)
+        .flat_map(|(row, view)| {
             let in_use = row.frames_home.saturating_sub(row.frames_free);
             [
                 gauge("flows", row.worker, row.flows, row.flows_max),
                 gauge("frames in use", row.worker, in_use, row.frames_home),
+                gauge("verdict counts", row.worker, view.verdicts.rows_used() as u64, ROWS as u64),
             ]
         })
         .collect()

@@ -10,6 +10,7 @@ use weir_tables::Snapshot;
 
 use crate::clock::Instant;
 use crate::device::DeviceCounters;
+use crate::verdicts::VerdictLog;
 use crate::worker::{Counters, Waker};
 
 /// State of the process that more than one task reads.
@@ -33,6 +34,7 @@ pub struct Shared {
 /// One worker, seen from outside.
 pub struct WorkerView {
     pub counters: Arc<Counters>,
+    pub verdicts: Arc<VerdictLog>,
     pub waker: Waker,
     pub cpu: Option<usize>,
     pub flows_max: u32,

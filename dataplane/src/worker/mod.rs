@@ -22,6 +22,7 @@ use crate::drops::Drop;
 use crate::flow::FlowTable;
 use crate::memory::{Frame, Pool};
 use crate::pipeline::{self, Context, UNRESOLVED_MAX};
+use crate::verdicts::VerdictLog;
 
 mod handoff;
 mod sleep;
@@ -56,6 +57,8 @@ pub struct Parts<D> {
     pub snapshots: Arc<ArcSwap<Snapshot>>,
     pub handoff: HandoffPorts,
     pub counters: Arc<Counters>,
+    /// What policy said.
+    pub verdicts: Arc<VerdictLog>,
     /// Per uplink port: the workers that own a queue of it, in order.
     pub uplink_owners: Vec<(PortId, Vec<WorkerId>)>,
     /// Next hops to resolve, towards the control thread.
@@ -254,6 +257,7 @@ impl<D: Device> Worker<D> {
                 flows: &mut parts.flows,
                 now_ms: now.as_millis_wrapping(),
                 counters: &parts.counters,
+                verdicts: &parts.verdicts,
                 unresolved: &mut self.unresolved,
                 answers_left: &mut self.answers_left,
             },

@@ -24,6 +24,7 @@ fn a_snapshot_published_after_the_last_turn_is_not_slept_through() {
         snapshots: Arc::clone(&snapshots),
         handoff: connect(&[waker]).remove(0),
         counters: Arc::new(Counters::default()),
+        verdicts: Arc::new(VerdictLog::new()),
         uplink_owners: Vec::new(),
         unresolved: rtrb::RingBuffer::new(1).0,
         doorbell: None,

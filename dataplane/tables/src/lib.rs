@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  objects (frontend, backend set, endpoint, node)  --upsert/delete-->  Tables
+//!  objects (identity, address, range, rules)  --upsert/delete-->  Tables: policy
 //!  network (routes, neighbours, links of the kernel) --------------->  Tables
 //!                                                      Tables::snapshot() -> Snapshot{revision}
 //!  worker:  snapshot.frontend(key)   snapshot.resolve(destination)   snapshot.adjacency(index)
@@ -23,6 +24,8 @@ mod jhash;
 mod maglev;
 mod murmur3;
 mod network;
+pub mod policy;
+mod rejection;
 mod rows;
 mod snapshot;
 mod tables;
@@ -33,9 +36,10 @@ pub use ids::{BackendAddr, PortId, WorkerId};
 pub use jhash::flow_hash;
 pub use maglev::{MaglevError, MaglevParams, MaglevTable};
 pub use network::{HostPort, Network, NextHop, Prefix, Route, RouteTarget, Uplink};
+pub use rejection::Rejection;
 pub use rows::{
     DsrDispatch, Endpoint, FailureMode, Forwarding, Frontend, FrontendKey, FrontendType,
     NodeConfig, NodePorts, Object, ObjectRef, SnatPorts, SourceRanges,
 };
 pub use snapshot::{Egress, Snapshot};
-pub use tables::{Rejection, Tables};
+pub use tables::Tables;

@@ -41,6 +41,38 @@ impl Prefix {
         if self.addr.is_v4() && self.length >= 96 { self.length - 96 } else { self.length }
     }
 
+    /// The range of all addresses of a family.
+    pub(crate) fn of_family(is_v4: bool) -> Prefix {
+        Prefix { addr: Addr::unspecified(is_v4), length: if is_v4 { 96 } else { 0 } }
+    }
+
+    /// The last address.
+    pub(crate) fn last_addr(&self) -> Addr {
+        let host = u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
+        Addr::from_v6((u128::from_be_bytes(self.addr.octets()) | host).to_be_bytes())
+    }
+
+    /// Whether another range lies in this one, or is the same.
+    pub(crate) fn covers(&self, other: &Prefix) -> bool {
+        self.length <= other.length && self.contains(&other.addr)
+    }
+
+    /// The first `length` bits of its family.
+    pub(crate) fn shortened(&self, length: u8) -> Prefix {
+        let length = length + (self.length - self.length());
+        Prefix { addr: mask(self.addr, length), length }
+    }
+
+    /// The prefix of `length` bits with the same `base` bits in front and then those of `branch`,
+    /// of which there are four.
+    pub(crate) fn sibling(&self, base: u8, branch: u8, length: u8) -> Prefix {
+        let offset = self.length - self.length();
+        let bits = u128::from_be_bytes(mask(self.addr, offset + base).octets());
+        let bits = bits | u128::from(branch) << (124 - u32::from(offset + base));
+        let length = offset + length;
+        Prefix { addr: mask(Addr::from_v6(bits.to_be_bytes()), length), length }
+    }
+
     /// Whether it is the range of one address.
     pub fn is_single(&self) -> bool {
         self.length == 128

@@ -7,6 +7,7 @@ use weir_packet::{Addr, FlowKey, Mac, protocol};
 use crate::backend_set::{Algorithm, Backend};
 use crate::ids::{PortId, WorkerId};
 use crate::network::Prefix;
+use crate::policy::{CidrSelector, Identity, IdentityId, PolicyRules, SelectorId};
 
 /// An address, port and protocol that a Service answers on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +128,28 @@ pub struct Endpoint {
     pub mac: Mac,
     pub addresses: Vec<Addr>,
     pub failure_mode: FailureMode,
+    pub identity: IdentityId,
+    /// Name of its rules; where there are none of that name, everything is denied. `None`: no
+    /// policy, everything is allowed.
+    pub policy: Option<String>,
+    /// What policy denies passes, and is told.
+    pub is_audited: bool,
+}
+
+impl Endpoint {
+    /// A pod without policy, and of an identity that is not known.
+    pub fn new(name: &str, port: PortId, mac: Mac, addresses: Vec<Addr>) -> Endpoint {
+        Endpoint {
+            name: name.to_owned(),
+            port,
+            mac,
+            addresses,
+            failure_mode: FailureMode::Open,
+            identity: IdentityId::UNKNOWN,
+            policy: None,
+            is_audited: false,
+        }
+    }
 }
 
 /// What concerns the node as a whole.
@@ -146,6 +169,10 @@ pub struct NodeConfig {
     pub dsr_dispatch: DsrDispatch,
     pub snat_ports: SnatPorts,
     pub node_ports: NodePorts,
+    /// All endpoints are audited.
+    pub policy_audit: bool,
+    /// Who is denied is told at once.
+    pub policy_reject: bool,
 }
 
 /// How the frontend's address travels to the backend's node.
@@ -226,9 +253,22 @@ impl Default for NodePorts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Frontend(Frontend),
-    BackendSet { name: String, protocol: u8, algorithm: Algorithm, backends: Vec<Backend> },
+    BackendSet {
+        name: String,
+        protocol: u8,
+        algorithm: Algorithm,
+        backends: Vec<Backend>,
+    },
     Endpoint(Endpoint),
     Node(NodeConfig),
+    Identity(Identity),
+    /// Which identity an address has, or a range without longer prefixes inside it.
+    PeerAddress {
+        prefix: Prefix,
+        identity: IdentityId,
+    },
+    CidrSelector(CidrSelector),
+    PolicyRules(PolicyRules),
 }
 
 /// The name of anything that control upserts.
@@ -238,6 +278,10 @@ pub enum ObjectRef {
     BackendSet(String),
     Endpoint(String),
     Node,
+    Identity(IdentityId),
+    PeerAddress(Prefix),
+    CidrSelector(SelectorId),
+    PolicyRules(String),
 }
 
 impl Object {
@@ -248,6 +292,10 @@ impl Object {
             Object::BackendSet { name, .. } => ObjectRef::BackendSet(name.clone()),
             Object::Endpoint(endpoint) => ObjectRef::Endpoint(endpoint.name.clone()),
             Object::Node(_) => ObjectRef::Node,
+            Object::Identity(identity) => ObjectRef::Identity(identity.id),
+            Object::PeerAddress { prefix, .. } => ObjectRef::PeerAddress(*prefix),
+            Object::CidrSelector(selector) => ObjectRef::CidrSelector(selector.id),
+            Object::PolicyRules(rules) => ObjectRef::PolicyRules(rules.name.clone()),
         }
     }
 }
@@ -259,6 +307,10 @@ impl fmt::Display for ObjectRef {
             ObjectRef::BackendSet(name) => write!(f, "backend set {name}"),
             ObjectRef::Endpoint(name) => write!(f, "endpoint {name}"),
             ObjectRef::Node => f.write_str("node"),
+            ObjectRef::Identity(id) => write!(f, "identity {}", id.0),
+            ObjectRef::PeerAddress(prefix) => write!(f, "address {prefix}"),
+            ObjectRef::CidrSelector(id) => write!(f, "address selector {}", id.0),
+            ObjectRef::PolicyRules(name) => write!(f, "policy rules {name}"),
         }
     }
 }

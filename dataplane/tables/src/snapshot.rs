@@ -9,6 +9,7 @@ use crate::adjacency::{Adjacencies, Adjacency};
 use crate::backend_set::BackendSet;
 use crate::ids::{PortId, WorkerId};
 use crate::network::{NextHop, Prefix, PrefixMap, RouteTarget};
+use crate::policy::{Direction, L4, PolicyTable, PolicyVerdict, PolicyView};
 use crate::rows::{DsrDispatch, Endpoint, Frontend, FrontendKey, NodeConfig, SnatPorts};
 use crate::tables::{ENDPOINTS_MAX, FRONTENDS_MAX};
 
@@ -18,6 +19,10 @@ pub(crate) struct EndpointRow {
     pub(crate) endpoint: Endpoint,
     pub(crate) worker: WorkerId,
     pub(crate) adjacency: u16,
+    /// The place that it has its rules from; `None`: no policy.
+    pub(crate) policy: Option<u32>,
+    /// The revision in which it came to have them from there.
+    pub(crate) policy_since: u32,
 }
 
 /// Where a destination is.
@@ -46,6 +51,8 @@ pub(crate) struct NodeView {
     masquerade: bool,
     dispatch: DsrDispatch,
     snat_ports: SnatPorts,
+    policy_audit: bool,
+    policy_reject: bool,
     /// Source of translated packets, IPv4 and IPv6.
     addrs: [Option<Addr>; 2],
 }
@@ -69,6 +76,8 @@ impl NodeView {
             masquerade: config.masquerade,
             dispatch: config.dsr_dispatch,
             snat_ports: config.snat_ports,
+            policy_audit: config.policy_audit,
+            policy_reject: config.policy_reject,
             addrs: [first(true), first(false)],
         }
     }
@@ -93,6 +102,7 @@ pub struct Snapshot {
     pub(crate) remote_index: HashTrieMapSync<Addr, u16>,
     pub(crate) adjacencies: Arc<Vec<Adjacency>>,
     pub(crate) host_adjacency: Option<u16>,
+    pub(crate) policy: PolicyView,
 }
 
 impl Snapshot {
@@ -191,6 +201,10 @@ impl Snapshot {
         self.ports.get(&port).map(|row| &row.endpoint)
     }
 
+    fn row_at(&self, port: PortId) -> Option<&EndpointRow> {
+        self.ports.get(&port).map(|row| &**row)
+    }
+
     /// Whether the address is the node's own.
     pub fn is_host_addr(&self, addr: &Addr) -> bool {
         self.host_addrs.contains_key(addr)
@@ -226,6 +240,67 @@ impl Snapshot {
         self.adjacencies.get(usize::from(index))
     }
 
+    /// What becomes of a connection between an endpoint and a peer, in one direction.
+    pub fn judge(
+        &self,
+        endpoint: PortId,
+        direction: Direction,
+        peer: &Addr,
+        l4: L4,
+    ) -> PolicyVerdict {
+        match self.row_at(endpoint) {
+            Some(EndpointRow { policy: Some(slot), .. }) => {
+                self.policy.judge_by(*slot, direction, peer, l4)
+            }
+            Some(_) => PolicyVerdict::NO_POLICY,
+            None => PolicyVerdict::MISSING,
+        }
+    }
+
+    /// The newest revision in which anything changed that such a verdict follows from: the
+    /// endpoint's rules, that it has these, and whom of the rules the peer belongs to.
+    pub fn judged_since(&self, endpoint: PortId, direction: Direction, peer: &Addr) -> u32 {
+        match self.row_at(endpoint) {
+            Some(EndpointRow { policy: Some(slot), policy_since, .. }) => {
+                self.policy.judged_since(*slot, direction, peer).max(*policy_since)
+            }
+            Some(row) => row.policy_since,
+            None => self.revision,
+        }
+    }
+
+    /// Whether an endpoint has rules for a direction, or denies everything for want of them.
+    pub fn has_policy(&self, endpoint: PortId, direction: Direction) -> bool {
+        match self.row_at(endpoint) {
+            Some(EndpointRow { policy: Some(slot), .. }) => {
+                self.policy.slot(*slot).is_none_or(|table| table.has_rules(direction))
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// Whether what policy denies at an endpoint passes, and is told.
+    pub fn is_audited(&self, endpoint: PortId) -> bool {
+        self.node.policy_audit
+            || self.ports.get(&endpoint).is_some_and(|row| row.endpoint.is_audited)
+    }
+
+    /// Whether who is denied is told at once.
+    pub fn rejects_denied(&self) -> bool {
+        self.node.policy_reject
+    }
+
+    /// Policy by itself: peers, tables, identities, origins of rules.
+    pub fn policy(&self) -> &PolicyView {
+        &self.policy
+    }
+
+    /// The rules of an endpoint, if it has a policy and its rules are there.
+    pub fn policy_of(&self, endpoint: PortId) -> Option<&Arc<PolicyTable>> {
+        self.policy.slot(self.ports.get(&endpoint)?.policy?)
+    }
+
     /// The host's port, if there is one.
     #[inline]
     pub fn host_adjacency(&self) -> Option<u16> {
@@ -243,12 +318,13 @@ impl Snapshot {
     }
 
     /// How full each table is: name, rows, most rows.
-    pub fn sizes(&self) -> [(&'static str, usize, usize); 3] {
-        [
+    pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        let own = [
             ("frontends", self.frontends.size(), FRONTENDS_MAX),
             ("endpoints", self.ports.size(), ENDPOINTS_MAX),
             ("adjacencies", self.adjacencies.len(), Adjacencies::MAX),
-        ]
+        ];
+        own.into_iter().chain(self.policy.sizes())
     }
 
     /// Number of backend sets.

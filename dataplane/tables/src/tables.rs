@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use thiserror::Error;
 use weir_packet::Addr;
 
 use crate::adjacency::{Adjacencies, Adjacency, Link, Target};
 use crate::backend_set::{Algorithm, Backend, BackendSet};
 use crate::ids::{PortId, WorkerId};
 use crate::network::{Network, index_routes};
+use crate::policy::Policies;
+use crate::rejection::{Rejection, check_backends, check_unicast};
 use crate::rows::{Endpoint, Frontend, Object, ObjectRef};
 use crate::snapshot::{EndpointRow, NodeView, Snapshot};
 
@@ -17,29 +18,6 @@ use crate::snapshot::{EndpointRow, NodeView, Snapshot};
 pub(crate) const FRONTENDS_MAX: usize = 1 << 20;
 /// Most endpoints of a node: the size of the kernel's port table.
 pub(crate) const ENDPOINTS_MAX: usize = 4096;
-
-/// Why an object is refused. The reason says what to do.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Rejection {
-    #[error("port 0 cannot be served: use 1..65535")]
-    PortZero,
-    #[error("address {addr} of backend and set protocol: {reason}")]
-    Backend { addr: String, reason: &'static str },
-    #[error("{count} backends in one set: at most {} are supported", BackendSet::BACKENDS_MAX)]
-    TooManyBackends { count: usize },
-    #[error("{0} is already the address of {1}: remove one of the two")]
-    AddressTaken(Addr, String),
-    #[error("interface {0} already belongs to {1}: detach that endpoint first")]
-    PortTaken(PortId, String),
-    #[error("{0} is full: {1} is the most that this node holds")]
-    Full(&'static str, usize),
-    #[error("{0} ports for source translation, but {1} workers: give every worker at least one")]
-    SnatPorts(u32, u8),
-    #[error("an endpoint needs at least one address")]
-    NoAddress,
-    #[error("{0}: give a unicast address")]
-    NotUnicast(Addr),
-}
 
 /// The state of one node, built up object by object.
 #[derive(Debug, Default)]
@@ -49,6 +27,7 @@ pub struct Tables {
     endpoints: BTreeMap<String, Arc<EndpointRow>>,
     network: Network,
     node: crate::rows::NodeConfig,
+    policies: Policies,
     workers: u8,
 }
 
@@ -63,6 +42,7 @@ impl Tables {
     pub fn snapshot(&mut self) -> Snapshot {
         self.next.revision += 1;
         self.next.adjacencies = self.adjacencies.rows();
+        self.next.policy = self.policies.commit(self.next.revision);
         self.next.clone()
     }
 
@@ -75,6 +55,12 @@ impl Tables {
             }
             Object::Endpoint(endpoint) => self.upsert_endpoint(endpoint),
             Object::Node(node) => self.upsert_node(node),
+            Object::Identity(identity) => self.policies.upsert_identity(identity),
+            Object::PeerAddress { prefix, identity } => {
+                self.policies.upsert_address(prefix, identity)
+            }
+            Object::CidrSelector(selector) => self.policies.upsert_cidr(selector),
+            Object::PolicyRules(rules) => self.policies.upsert_rules(rules),
         }
     }
 
@@ -94,6 +80,10 @@ impl Tables {
                 self.node = crate::rows::NodeConfig::default();
                 self.rebuild_host_addrs();
             }
+            ObjectRef::Identity(id) => self.policies.delete_identity(*id),
+            ObjectRef::PeerAddress(prefix) => self.policies.delete_address(prefix),
+            ObjectRef::CidrSelector(id) => self.policies.delete_cidr(*id),
+            ObjectRef::PolicyRules(name) => self.policies.delete_rules(name),
         }
     }
 
@@ -102,7 +92,7 @@ impl Tables {
         let frontends = self.next.frontends.keys().map(|key| ObjectRef::Frontend(*key));
         let sets = self.next.backend_sets.keys().map(|name| ObjectRef::BackendSet(name.clone()));
         let endpoints = self.endpoints.keys().map(|name| ObjectRef::Endpoint(name.clone()));
-        frontends.chain(sets).chain(endpoints).collect()
+        frontends.chain(sets).chain(endpoints).chain(self.policies.names()).collect()
     }
 
     /// What concerns the node.
@@ -228,6 +218,7 @@ impl Tables {
 
     fn upsert_endpoint(&mut self, endpoint: Endpoint) -> Result<(), Rejection> {
         self.check_endpoint(&endpoint)?;
+        let (policy, policy_since) = self.assign(&endpoint);
         self.delete_endpoint(&endpoint.name);
         let row = Adjacency {
             port: endpoint.port,
@@ -241,13 +232,26 @@ impl Tables {
         let adjacency = self.adjacencies.set(target, row).ok_or(full)?;
         let worker = place(&endpoint.name, self.workers);
         let name = endpoint.name.clone();
-        let row = Arc::new(EndpointRow { endpoint, worker, adjacency });
+        let row = EndpointRow { endpoint, worker, adjacency, policy, policy_since };
+        let row = Arc::new(row);
         for addr in &row.endpoint.addresses {
+            self.policies.set_endpoint_addr(*addr, Some(row.endpoint.identity));
             self.next.endpoints.insert_mut(*addr, Arc::clone(&row));
         }
         self.next.ports.insert_mut(row.endpoint.port, Arc::clone(&row));
         self.endpoints.insert(name, row);
         Ok(())
+    }
+
+    /// The place that an endpoint will have its rules from, and since when it does.
+    fn assign(&mut self, endpoint: &Endpoint) -> (Option<u32>, u32) {
+        let same = |row: &&Arc<EndpointRow>| {
+            row.endpoint.policy == endpoint.policy && row.endpoint.port == endpoint.port
+        };
+        let old = self.endpoints.get(&endpoint.name).filter(same);
+        let since = old.map_or(self.next.revision + 1, |row| row.policy_since);
+        // Before the old place is released, so that it remembers when its rules went.
+        (endpoint.policy.as_ref().map(|name| self.policies.acquire(name)), since)
     }
 
     fn check_endpoint(&self, endpoint: &Endpoint) -> Result<(), Rejection> {
@@ -274,7 +278,11 @@ impl Tables {
     fn delete_endpoint(&mut self, name: &str) {
         let Some(row) = self.endpoints.remove(name) else { return };
         for addr in &row.endpoint.addresses {
+            self.policies.set_endpoint_addr(*addr, None);
             self.next.endpoints.remove_mut(addr);
+        }
+        if let Some(slot) = row.policy {
+            self.policies.release(slot);
         }
         self.next.ports.remove_mut(&row.endpoint.port);
         self.adjacencies.remove(Target::Port(row.endpoint.port));
@@ -340,6 +348,7 @@ impl Tables {
         for addr in self.node.addresses.iter().chain(&self.network.addresses) {
             addrs.insert_mut(*addr, ());
         }
+        self.policies.set_host_addrs(addrs.keys().copied());
         self.next.host_addrs = addrs;
         self.next.node = Arc::new(NodeView::new(&self.node, &self.network.uplink_addresses));
     }
@@ -352,37 +361,6 @@ fn place(name: &str, workers: u8) -> WorkerId {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     WorkerId(((hash ^ (hash >> 32)) % u64::from(workers)) as u8)
-}
-
-fn check_unicast(addr: &Addr) -> Result<(), Rejection> {
-    if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() {
-        return Err(Rejection::NotUnicast(*addr));
-    }
-    Ok(())
-}
-
-fn check_backends(backends: &[Backend]) -> Result<(), Rejection> {
-    if backends.len() > BackendSet::BACKENDS_MAX {
-        return Err(Rejection::TooManyBackends { count: backends.len() });
-    }
-    let mut seen = BTreeSet::new();
-    for backend in backends {
-        let refuse = |reason| Rejection::Backend { addr: backend.addr.to_string(), reason };
-        check_unicast(&backend.addr.addr)?;
-        if backend.addr.l4_port == 0 {
-            return Err(refuse("port 0 cannot be reached"));
-        }
-        if backend.weight == 0 {
-            return Err(refuse("weight 0: use the maintenance state instead"));
-        }
-        if backend.addr.addr.is_v4() != backends[0].addr.addr.is_v4() {
-            return Err(refuse("one set holds one address family"));
-        }
-        if !seen.insert(backend.addr) {
-            return Err(refuse("named twice"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

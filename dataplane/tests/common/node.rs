@@ -12,9 +12,9 @@
 use weir_dataplane::pipeline::{GATEWAY_MAC, gateway_addr, host_peer_addr};
 use weir_packet::{Addr, Mac, protocol};
 use weir_tables::{
-    Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendKey,
-    FrontendType, HostPort, Network, NextHop, NodeConfig, Object, PortId, Prefix, Route,
-    RouteTarget, Tables, Uplink,
+    Algorithm, Backend, BackendAddr, BackendState, Endpoint, Frontend, FrontendKey, FrontendType,
+    HostPort, Network, NextHop, NodeConfig, Object, PortId, Prefix, Route, RouteTarget, Tables,
+    Uplink,
 };
 
 /// The interface of the uplink.
@@ -134,13 +134,8 @@ pub fn leaving_macs(port: PortId, dst: &Addr) -> (Mac, Mac) {
 
 /// A pod of both families; `salt` changes its name, and so the worker that it falls to.
 pub fn pod(name: &str, salt: u32, port: PortId) -> Object {
-    Object::Endpoint(Endpoint {
-        name: pod_name(name, salt),
-        port,
-        mac: pod_mac(port),
-        addresses: vec![addr(name, 4), addr(name, 6)],
-        failure_mode: FailureMode::Open,
-    })
+    let addresses = vec![addr(name, 4), addr(name, 6)];
+    Object::Endpoint(Endpoint::new(&pod_name(name, salt), port, pod_mac(port), addresses))
 }
 
 pub fn pod_name(name: &str, salt: u32) -> String {

@@ -15,6 +15,7 @@ use weir_dataplane::device::pcap::PcapDevice;
 use weir_dataplane::device::{Device, Ports, RxMeta};
 use weir_dataplane::flow::{FlowTable, Timeouts};
 use weir_dataplane::memory::{Pool, Umem, pools};
+use weir_dataplane::verdicts::VerdictLog;
 use weir_dataplane::worker::{CounterValues, Counters, Parts, Sleeper, Worker, connect};
 use weir_tables::{PortId, WorkerId};
 
@@ -130,6 +131,7 @@ pub fn worker<D: Device>(devices: Vec<D>, pool: Pool) -> Worker<D> {
         snapshots,
         handoff: connect(&[waker]).remove(0),
         counters: Arc::new(Counters::default()),
+        verdicts: Arc::new(VerdictLog::new()),
         uplink_owners: vec![(UPLINK_PORT, vec![WorkerId(0)])],
         unresolved: rtrb::RingBuffer::new(16).0,
         doorbell: None,

@@ -14,6 +14,7 @@ use weir_dataplane::device::memory::{MemoryDevice, MemoryLink};
 use weir_dataplane::device::{Device, Ports, RxMeta};
 use weir_dataplane::drops::Drop as Reason;
 use weir_dataplane::flow::{FlowTable, Timeouts};
+use weir_dataplane::verdicts::VerdictLog;
 use weir_dataplane::worker::{CounterValues, Counters, Parts, Sleeper, Worker, connect};
 use weir_packet::{Addr, Parsed, parse};
 use weir_tables::{Egress, NextHop, Object, ObjectRef, PortId, Snapshot, Tables, WorkerId};
@@ -47,12 +48,20 @@ impl Layout {
     }
 }
 
+/// What can be read of a worker while it runs.
+#[derive(Clone)]
+pub struct Observed {
+    pub counters: Arc<Counters>,
+    pub verdicts: Arc<VerdictLog>,
+}
+
 /// A node in memory.
 pub struct World<D: Device = MemoryDevice> {
     pub layout: Layout,
     pub tables: Tables,
     pub clock: VirtualClock,
     pub workers: Vec<Worker<D>>,
+    pub observed: Vec<Observed>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     trunks: Vec<MemoryLink>,
     uplinks: Vec<(WorkerId, MemoryLink)>,
@@ -82,6 +91,7 @@ impl<D: Device> World<D> {
         let wakers: Vec<_> = (0..workers).map(|_| Sleeper::new().expect("an eventfd").1).collect();
         let owners: Vec<_> = layout.queues.iter().map(|queue| WorkerId(*queue)).collect();
         let (mut trunks, mut uplinks, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut observed = Vec::new();
         let ends = connect(&wakers).into_iter();
         let pools = frames::borrow(workers, layout.frames).into_iter();
         let parts = ends.zip(pools).zip(0..).map(|((handoff, pool), id)| {
@@ -96,6 +106,11 @@ impl<D: Device> World<D> {
             }
             let (unresolved, consumer) = rtrb::RingBuffer::new(64);
             asked.push(consumer);
+            let (counters, verdicts) = (Arc::default(), Arc::new(VerdictLog::new()));
+            observed.push(Observed {
+                counters: Arc::clone(&counters),
+                verdicts: Arc::clone(&verdicts),
+            });
             Parts {
                 id: WorkerId(id),
                 workers: layout.workers,
@@ -108,7 +123,8 @@ impl<D: Device> World<D> {
                 ),
                 snapshots: Arc::clone(&snapshots),
                 handoff,
-                counters: Arc::new(Counters::default()),
+                counters,
+                verdicts,
                 uplink_owners: vec![(node::UPLINK_PORT, owners.clone())],
                 unresolved,
                 doorbell: None,
@@ -116,7 +132,7 @@ impl<D: Device> World<D> {
         });
         let workers = parts.map(Worker::new).collect();
         let rng = SmallRng::seed_from_u64(layout.seed);
-        World { layout, tables, clock, workers, snapshots, trunks, uplinks, asked, rng }
+        World { layout, tables, clock, workers, observed, snapshots, trunks, uplinks, asked, rng }
     }
 
     /// Adds or replaces objects and publishes one snapshot.
@@ -136,6 +152,11 @@ impl<D: Device> World<D> {
     /// Publishes the tables as they are now.
     pub fn publish(&mut self) {
         self.snapshots.store(Arc::new(self.tables.snapshot()));
+    }
+
+    /// Where snapshots are published.
+    pub fn snapshots(&self) -> Arc<ArcSwap<Snapshot>> {
+        Arc::clone(&self.snapshots)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

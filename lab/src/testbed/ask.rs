@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::de::DeserializeOwned;
 
-use super::{Drop, Frontend, Node, Status};
+use super::{Drops, Frontend, Node, Status};
 use crate::{Error, Result, clock, command::program};
 
 /// For whatever should happen at once, on a machine that is busy.
@@ -113,7 +113,7 @@ impl Node {
     /// # Errors
     /// [`Error::Answer`] when the dataplane does not answer.
     pub fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let drops: Vec<Drop> = self.weir_json(&["drops"])?;
+        let Drops { drops } = self.weir_json(&["drops"])?;
         let occurred = drops.into_iter().filter(|it| it.packets > 0);
         Ok(occurred.map(|it| (it.reason, it.packets)).collect())
     }

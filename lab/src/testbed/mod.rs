@@ -38,7 +38,7 @@ pub use manifests::{
 pub use node::Node;
 pub(crate) use node::NodeOptions;
 pub use pod::Pod;
-pub use status::{Agent, Backend, Dataplane, Device, Drop, Frontend, Status, Worker};
+pub use status::{Agent, Backend, Dataplane, Device, Drop, Drops, Frontend, Status, Worker};
 
 use crate::{Host, Lab, LinkOptions, Result};
 

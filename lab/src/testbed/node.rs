@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Pod, manifests::pod_yaml_on, pod_addresses_on};
+use super::{Addresses, Pod, manifests::pod_yaml_on, pod_addresses_on};
 use crate::{Error, Host, Lab, Process, Result, host::format_mac};
 
 /// How a node runs weir.
@@ -72,10 +72,17 @@ impl Node {
     /// # Errors
     /// Those of [`Lab`], and what `weir endpoint attach` says.
     pub fn add_pod(&mut self, name: &str) -> Result<&Pod> {
-        let number = self.pods_made;
+        let addresses = pod_addresses_on(self.options.number, self.pods_made);
+        self.add_pod_at(name, addresses)
+    }
+
+    /// The same at these addresses; `name` may be `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// Those of [`Node::add_pod`].
+    pub fn add_pod_at(&mut self, name: &str, addresses: Addresses) -> Result<&Pod> {
+        let interface = format!("pod{}", self.pods_made);
         self.pods_made += 1;
-        let interface = format!("pod{number}");
-        let addresses = pod_addresses_on(self.options.number, number);
         let pod = Pod::new(&self.lab, &self.host, name, interface, addresses)?;
         self.attach(&pod)?;
         Ok(self.pods.entry(name.into()).insert_entry(pod).into_mut())
@@ -99,7 +106,8 @@ impl Node {
     /// # Errors
     /// [`Error::Command`] with what `weir endpoint attach` said.
     pub fn attach(&self, pod: &Pod) -> Result<()> {
-        let (name, mac) = (format!("default/{}", pod.name()), format_mac(pod.mac()));
+        let name = format!("{}/{}", pod.namespace(), pod.name());
+        let mac = format_mac(pod.mac());
         let [v4, v6] = pod.addresses().both().map(|address| address.to_string());
         let interface = ["--interface", pod.interface(), "--mac", &mac];
         let addresses = ["--address", &v4, "--address", &v6];
@@ -117,7 +125,7 @@ impl Node {
         if self.manifest(name).exists() {
             self.delete(name)?;
         }
-        self.weir(&["endpoint", "detach", &format!("default/{name}")])?;
+        self.weir(&["endpoint", "detach", &format!("{}/{}", pod.namespace(), pod.name())])?;
         self.host.ip(&format!("link delete dev {}", pod.interface())).map(drop)
     }
 
@@ -138,6 +146,11 @@ impl Node {
     pub fn delete(&self, name: &str) -> Result<()> {
         let path = self.manifest(name);
         fs::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+    }
+
+    /// Flags of the next agent, beside those that every agent has.
+    pub fn change_agent_flags(&mut self, flags: &[&str]) {
+        self.options.agent_flags = flags.iter().map(|it| (*it).to_owned()).collect();
     }
 
     /// Its network namespace.

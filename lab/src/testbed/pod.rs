@@ -16,6 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Pod {
     host: Host,
+    namespace: String,
     name: String,
     interface: String,
     addresses: Addresses,
@@ -24,7 +25,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// A namespace whose only way out is a veth to `node`.
+    /// A namespace whose only way out is a veth to `node`; `name` is `NAMESPACE/NAME`, or one in
+    /// the namespace `default`.
     pub(super) fn new(
         lab: &Lab,
         node: &Host,
@@ -32,7 +34,8 @@ impl Pod {
         interface: String,
         addresses: Addresses,
     ) -> Result<Self> {
-        let host = lab.host(&format!("pod-{name}"))?;
+        let host = lab.host(&format!("pod-{}", name.replace('/', "-")))?;
+        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
         lab.link(&host, "eth0", node, &interface, &LinkOptions::default())?;
         host.addr("eth0", &format!("{}/32", addresses.v4))?;
         host.addr("eth0", &format!("{}/128", addresses.v6))?;
@@ -41,7 +44,8 @@ impl Pod {
             host.route(&format!("default via {gateway} dev eth0 onlink"))?;
         }
         let mac = host.interface("eth0")?.mac;
-        Ok(Self { host, name: name.into(), interface, addresses, mac, servers: Vec::new() })
+        let (namespace, name) = (namespace.into(), name.into());
+        Ok(Self { host, namespace, name, interface, addresses, mac, servers: Vec::new() })
     }
 
     /// Starts an HTTP and a UDP echo server that tell the pod's name.
@@ -65,6 +69,12 @@ impl Pod {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Its namespace in Kubernetes.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Its name in Kubernetes, without the namespace.

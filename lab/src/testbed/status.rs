@@ -71,7 +71,13 @@ pub struct Backend {
     pub state: String,
 }
 
-/// One line of `weir drops`.
+/// `weir drops`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Drops {
+    pub drops: Vec<Drop>,
+}
+
+/// One reason to drop packets.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Drop {
     pub reason: String,

@@ -17,13 +17,13 @@ use weir_dataplane::device::xsk::{Region, RegionConfig, XskConfig, XskDevice};
 use weir_dataplane::device::{Checksum, Device};
 use weir_dataplane::flow::{FlowTable, Timeouts};
 use weir_dataplane::memory::pools;
+use weir_dataplane::verdicts::VerdictLog;
 use weir_dataplane::worker::{Counters, Parts, Sleeper, Worker, connect};
 use weir_packet::{Addr, Mac, protocol};
 use weir_perf::machine;
 use weir_tables::{
-    Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendKey,
-    FrontendType, Network, NextHop, Object, PortId, Prefix, Route, RouteTarget, Tables, Uplink,
-    WorkerId,
+    Algorithm, Backend, BackendAddr, BackendState, Endpoint, Frontend, FrontendKey, FrontendType,
+    Network, NextHop, Object, PortId, Prefix, Route, RouteTarget, Tables, Uplink, WorkerId,
 };
 use weir_xdp_redirect::{AddressClass, Settings, uplink_slot_base};
 use xsk_rs::config::{BindFlags, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
@@ -94,6 +94,7 @@ fn run_weir(pin_dir: &Path) -> Result<()> {
         snapshots: Arc::new(ArcSwap::from_pointee(tables(ports)?.snapshot())),
         handoff: connect(&[waker]).remove(0),
         counters: Arc::new(Counters::default()),
+        verdicts: Arc::new(VerdictLog::new()),
         uplink_owners: vec![(ports.0, vec![WorkerId(0)])],
         unresolved: rtrb::RingBuffer::new(64).0,
         doorbell: None,
@@ -109,13 +110,7 @@ fn tables((uplink, pod): (PortId, PortId)) -> Result<Tables> {
     let mac = Mac([2, 0, 0, 0, 0, 9]);
     let backend = BackendAddr { addr: addr(BACKEND), l4_port: 5353 };
     for object in [
-        Object::Endpoint(Endpoint {
-            name: "bench/backend".into(),
-            port: pod,
-            mac,
-            addresses: vec![backend.addr],
-            failure_mode: FailureMode::Open,
-        }),
+        Object::Endpoint(Endpoint::new("bench/backend", pod, mac, vec![backend.addr])),
         Object::BackendSet {
             name: "bench/service".into(),
             protocol: protocol::UDP,

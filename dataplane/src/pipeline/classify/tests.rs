@@ -5,9 +5,8 @@ use std::cell::OnceCell;
 use proptest::prelude::*;
 use weir_packet::{Mac, protocol};
 use weir_tables::{
-    Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Frontend, FrontendType,
-    HostPort, MaglevParams, Network, NodeConfig, Object, Prefix, Route, RouteTarget, Tables,
-    Uplink,
+    Algorithm, Backend, BackendAddr, BackendState, Endpoint, Frontend, FrontendType, HostPort,
+    MaglevParams, Network, NodeConfig, Object, Prefix, Route, RouteTarget, Tables, Uplink,
 };
 
 use super::*;
@@ -56,13 +55,8 @@ fn tables() -> Tables {
     for (port, text, worker) in [(HERE, "10.0.0.1", 0), (THERE, "10.0.0.2", 1)] {
         let placed = (0..64).any(|salt| {
             let name = format!("default/pod-{worker}-{salt}");
-            let pod = Endpoint {
-                name: name.clone(),
-                port,
-                mac: Mac([2, 0, 0, 0, 0, port.0 as u8]),
-                addresses: vec![addr(text)],
-                failure_mode: FailureMode::Open,
-            };
+            let mac = Mac([2, 0, 0, 0, 0, port.0 as u8]);
+            let pod = Endpoint::new(&name, port, mac, vec![addr(text)]);
             tables.upsert(Object::Endpoint(pod)).expect("accepted");
             let is_right = tables.endpoint(&name).expect("there").1 == WorkerId(worker);
             if !is_right {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::network::{HostPort, NextHop, Prefix, Route, RouteTarget, Uplink};
-use crate::rows::{FailureMode, FrontendKey, FrontendType};
+use crate::rows::{FrontendKey, FrontendType};
 use crate::{BackendAddr, BackendState, Egress};
 use weir_packet::Mac;
 
@@ -11,13 +11,9 @@ fn addr(text: &str) -> Addr {
 }
 
 fn endpoint(name: &str, port: u32, addresses: &[&str]) -> Object {
-    Object::Endpoint(Endpoint {
-        name: name.into(),
-        port: PortId(port),
-        mac: Mac([2, 0, 0, 0, 0, port as u8]),
-        addresses: addresses.iter().map(|text| addr(text)).collect(),
-        failure_mode: FailureMode::Open,
-    })
+    let addresses = addresses.iter().map(|text| addr(text)).collect();
+    let mac = Mac([2, 0, 0, 0, 0, port as u8]);
+    Object::Endpoint(Endpoint::new(name, PortId(port), mac, addresses))
 }
 
 fn frontend(text: &str, set: &str) -> Object {

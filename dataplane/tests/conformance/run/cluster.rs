@@ -2,26 +2,27 @@
 //! state objects, and by that of the dataplane, from state objects to rows.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Parser;
+use weir_api::convert::address_bytes;
 use weir_control::cli::AgentCommand;
 use weir_control::desired::Desired;
-use weir_control::model::{Node, Object as Model, ObjectKey, Pod};
+use weir_control::model::{Name, Node, Object as Model, ObjectKey, Pod};
 use weir_control::source::ManifestStore;
 use weir_control::source::manifest::read_manifest;
 use weir_dataplane::server::convert;
 use weir_packet::{Addr, Mac};
 use weir_tables::{
-    Endpoint, FailureMode, HostPort, Network, NextHop, Object, ObjectRef, PortId, Prefix, Route,
-    RouteTarget, Uplink,
+    HostPort, Network, NextHop, Object, ObjectRef, PortId, Prefix, Route, RouteTarget, Uplink,
 };
 
 use super::names::{HOST_MAC, Names, ROUTER_MAC, UPLINK_MAC, node_mac, pod_ranges};
 use crate::common::node::{HOST_PORT, UPLINK_MTU, UPLINK_PORT};
 
-/// The node that the scripts look at.
+/// The node that the scripts look at, unless they say another.
 pub const OWN_NODE: &str = "node-1";
 /// The first pod's port.
 const PORT_MIN: u32 = 11;
@@ -34,23 +35,37 @@ const LINKS: [(&str, u8); 2] = [("192.0.2.0", 24), ("2001:db8::", 64)];
 pub struct Change {
     pub upserts: Vec<Object>,
     pub deletes: Vec<ObjectRef>,
-    /// All that there is now, pods excepted.
+    /// All that there is now.
     pub all: Vec<Object>,
-    /// Pods that appeared on the node, and names of those that left it.
-    pub attached: Vec<Endpoint>,
-    pub detached: Vec<String>,
     /// All pods of the node, by port.
     pub pods: BTreeMap<PortId, (String, Mac)>,
     pub network: Network,
     pub names: Names,
 }
 
+/// A pod of the node, as the CNI plugin knows it.
+#[derive(Clone, Debug)]
+struct Attached {
+    port: PortId,
+    mac: Mac,
+    addresses: Vec<IpAddr>,
+}
+
+/// What scripts call a pod: the namespace is written where it is not the default one.
+pub fn short(name: &Name) -> String {
+    match name.namespace.as_str() {
+        "default" => name.name.clone(),
+        _ => name.to_string(),
+    }
+}
+
 /// The cluster as `kubectl` sees it.
 pub struct Cluster {
+    node: String,
     store: ManifestStore,
     desired: Desired,
     objects: BTreeMap<ObjectKey, Model>,
-    attached: BTreeMap<String, Endpoint>,
+    attached: BTreeMap<Name, Attached>,
     next_port: u32,
     names: Vec<String>,
     /// What `weir status` says.
@@ -60,8 +75,13 @@ pub struct Cluster {
 impl Cluster {
     /// An empty cluster; `flags` are the agent's, `names` are more names of addresses.
     pub fn new(flags: &str, names: Vec<String>) -> Result<Cluster, String> {
+        Cluster::of(OWN_NODE, flags, names)
+    }
+
+    /// The cluster as one of its nodes knows it.
+    pub fn of(node: &str, flags: &str, names: Vec<String>) -> Result<Cluster, String> {
         let mut own = vec!["weir-agent".to_owned(), "--manifests=/".into()];
-        own.push(format!("--node={OWN_NODE}"));
+        own.push(format!("--node={node}"));
         if !flags.contains("--maglev-table-size") {
             own.push("--maglev-table-size=251".into());
         }
@@ -69,6 +89,7 @@ impl Cluster {
         let command = AgentCommand::try_parse_from(own).map_err(|error| error.to_string())?;
         let config = command.into_config().map_err(|error| error.to_string())?;
         Ok(Cluster {
+            node: node.to_owned(),
             store: ManifestStore::default(),
             desired: Desired::new(config.node),
             objects: BTreeMap::new(),
@@ -85,9 +106,18 @@ impl Cluster {
             let manifest = read_manifest(&Arc::new(PathBuf::from("yaml")), document);
             let mut keys = manifest.objects.keys().chain(&manifest.refused);
             let key = keys.next().ok_or_else(|| format!("no object: {:?}", manifest.problems))?;
-            self.store.put_file(Path::new(&key.to_string()), Ok(document));
+            let path = key.to_string();
+            self.put_file(&path, Some(document));
         }
         Ok(())
+    }
+
+    /// Adds or replaces a file of objects; `None` removes it.
+    pub fn put_file(&mut self, path: &str, yaml: Option<&str>) {
+        match yaml {
+            Some(yaml) => self.store.put_file(Path::new(path), Ok(yaml)),
+            None => self.store.remove_file(Path::new(path)),
+        }
     }
 
     /// Removes an object, as in `Service web`.
@@ -98,7 +128,7 @@ impl Cluster {
         };
         let key = self.objects.keys().find(wanted);
         let key = key.ok_or_else(|| format!("there is no {kind_and_name}"))?.to_string();
-        self.store.remove_file(Path::new(&key));
+        self.put_file(&key, None);
         Ok(())
     }
 
@@ -116,6 +146,7 @@ impl Cluster {
         let row = |object: &weir_api::v1::Object| {
             convert::object(object).map_err(|error| error.to_string())
         };
+        self.attach();
         let (mut upserts, mut deletes) = (Vec::new(), Vec::new());
         for (key, object) in self.desired.recompute() {
             match object {
@@ -128,15 +159,11 @@ impl Cluster {
         }
         let problems = batch.problems.into_iter().chain(self.desired.problems());
         self.problems = problems.map(|problem| problem.to_string()).collect();
-        let (attached, detached) = self.attach();
-        let pods = self.attached.values();
         Ok(Change {
             upserts,
             deletes,
             all: self.desired.objects().values().map(row).collect::<Result<_, _>>()?,
-            attached,
-            detached,
-            pods: pods.map(|it| (it.port, (it.name.clone(), it.mac))).collect(),
+            pods: self.attached.iter().map(|(name, it)| (it.port, (short(name), it.mac))).collect(),
             network: self.network(),
             names: Names::new(self.objects.values(), &self.names),
         })
@@ -150,27 +177,28 @@ impl Cluster {
     }
 
     fn own_addresses(&self) -> Vec<Addr> {
-        let own = self.nodes().filter(|node| node.name.name == OWN_NODE);
+        let own = self.nodes().filter(|node| node.name.name == self.node);
         own.flat_map(|node| &node.addresses).map(|it| Addr::from(*it)).collect()
     }
 
     /// Attaches pods as the CNI plugin does: those on this node that have their own address.
-    fn attach(&mut self) -> (Vec<Endpoint>, Vec<String>) {
+    fn attach(&mut self) {
         let host = self.own_addresses();
         let mut wanted = BTreeMap::new();
         for object in self.objects.values() {
             let Model::Pod(Pod { name, addresses, node: Some(node), .. }) = object else {
                 continue;
             };
-            let addresses: Vec<Addr> = addresses.iter().map(|it| Addr::from(*it)).collect();
-            if node == OWN_NODE && addresses.iter().any(|addr| !host.contains(addr)) {
-                wanted.insert(name.name.clone(), addresses);
+            if *node == self.node && addresses.iter().any(|it| !host.contains(&Addr::from(*it))) {
+                wanted.insert(name.clone(), addresses.clone());
             }
         }
-        let gone = |name: &&String| !wanted.contains_key(*name);
-        let detached: Vec<String> = self.attached.keys().filter(gone).cloned().collect();
-        self.attached.retain(|name, _| wanted.contains_key(name));
-        let mut attached = Vec::new();
+        let gone: Vec<Name> =
+            self.attached.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.attached.remove(&name);
+            self.desired.remove_endpoint(&name.to_string());
+        }
         for (name, addresses) in wanted {
             if self.attached.get(&name).is_some_and(|known| known.addresses == addresses) {
                 continue;
@@ -178,12 +206,15 @@ impl Cluster {
             let port = PortId(self.next_port);
             self.next_port += 1;
             let mac = Mac([2, 0, 0, 0, 1, port.0 as u8]);
-            let failure_mode = FailureMode::Open;
-            let row = Endpoint { name: name.clone(), port, mac, addresses, failure_mode };
-            self.attached.insert(name, row.clone());
-            attached.push(row);
+            self.desired.put_endpoint(weir_api::v1::Endpoint {
+                name: name.to_string(),
+                ifindex: port.0,
+                mac: mac.0.to_vec(),
+                addresses: addresses.iter().map(|it| address_bytes(*it)).collect(),
+                ..Default::default()
+            });
+            self.attached.insert(name, Attached { port, mac, addresses });
         }
-        (attached, detached)
     }
 
     /// What the kernel of the node knows: the link, the router, and that other nodes' pods are
@@ -208,7 +239,7 @@ impl Cluster {
             route(Prefix::new(link, length).expect("short"), None);
             network.neighbours.insert(hop(router), ROUTER_MAC);
         }
-        for (at, node) in self.nodes().enumerate().filter(|row| row.1.name.name != OWN_NODE) {
+        for (at, node) in self.nodes().enumerate().filter(|row| row.1.name.name != self.node) {
             for address in &node.internal_addresses {
                 let gateway = Addr::from(*address);
                 network.neighbours.insert(hop(gateway), node_mac(at as u8));

@@ -95,33 +95,17 @@ impl Stage {
 
     /// Tells the dataplane, as the agent would.
     fn change(&mut self, change: &Change) {
-        let salt = self.world.layout.salt;
-        let tables = &mut self.world.tables;
-        tables.set_network(change.network.clone());
-        for name in &change.deletes {
-            tables.delete(name);
-        }
-        for name in &change.detached {
-            tables.delete(&ObjectRef::Endpoint(salted(name, salt)));
-        }
-        for object in change.upserts.iter().cloned() {
-            tables.upsert(object).expect("an object that the agent made");
-        }
-        for pod in &change.attached {
-            let name = salted(&pod.name, salt);
-            let row = Object::Endpoint(Endpoint { name, ..pod.clone() });
-            tables.upsert(row).expect("a pod of the YAML");
-        }
         self.all = change.all.clone();
         self.pods = change.pods.clone();
         self.names = change.names.clone();
-        self.world.publish();
+        placed_change(&mut self.world, change);
     }
 
     /// Everything again, each object in a snapshot of its own and in another order.
     fn resend(&mut self) {
         for object in self.all.iter().rev() {
-            self.world.tables.upsert(object.clone()).expect("it was accepted before");
+            let object = placed(object.clone(), self.world.layout.salt);
+            self.world.tables.upsert(object).expect("it was accepted before");
             self.world.publish();
             self.world.settle();
         }
@@ -244,6 +228,24 @@ impl Stage {
     }
 }
 
+/// Tells a world of a change, with pods at the workers that its layout wants.
+pub fn placed_change(world: &mut World, change: &Change) {
+    let salt = world.layout.salt;
+    world.tables.set_network(change.network.clone());
+    for name in &change.deletes {
+        match name {
+            ObjectRef::Endpoint(pod) => {
+                world.tables.delete(&ObjectRef::Endpoint(salted(pod, salt)));
+            }
+            name => world.tables.delete(name),
+        }
+    }
+    for object in change.upserts.iter().cloned() {
+        world.tables.upsert(placed(object, salt)).expect("an object that the agent made");
+    }
+    world.publish();
+}
+
 /// Where a packet went: to a pod here, to one on another node, or why nowhere.
 fn outcome(found: &[String], counters: &str) -> String {
     let [found] = found else {
@@ -258,7 +260,17 @@ fn outcome(found: &[String], counters: &str) -> String {
 
 /// The worker of a pod follows from its name.
 fn salted(name: &str, salt: u32) -> String {
-    format!("default/{name}-{salt}")
+    format!("{name}-{salt}")
+}
+
+/// The object, with its pod at another worker.
+fn placed(object: Object, salt: u32) -> Object {
+    match object {
+        Object::Endpoint(pod) => {
+            Object::Endpoint(Endpoint { name: salted(&pod.name, salt), ..pod })
+        }
+        object => object,
+    }
 }
 
 /// Whether every expected text is found, each once and nothing else; binds variables.

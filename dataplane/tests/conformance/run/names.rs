@@ -16,6 +16,8 @@ use weir_dataplane::pipeline::{gateway_addr, host_peer_addr};
 use weir_packet::{Addr, Mac, Parsed, parse};
 use weir_tables::Prefix;
 
+use super::cluster::short;
+
 pub const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 2, 0]);
 pub const ROUTER_MAC: Mac = Mac([2, 0, 0, 0, 2, 1]);
 pub const HOST_MAC: Mac = Mac([2, 0, 0, 0, 9, 0]);
@@ -58,7 +60,7 @@ impl Names {
         }
         for object in objects.clone() {
             if let Object::Pod(pod) = object {
-                names.add_all(&pod.name.name, &pod.addresses);
+                names.add_all(&short(&pod.name), &pod.addresses);
             }
         }
         for object in objects {

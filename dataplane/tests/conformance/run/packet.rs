@@ -69,8 +69,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn packet(&self, text: &str) -> Result<Vec<u8>> {
-        let Some((outer, inner)) = text.split_once(" [") else { return self.plain(text) };
-        let inner = inner.strip_suffix(']').ok_or_else(|| format!("  no ] at the end: {text}"))?;
+        // An IPv6 address with a port has brackets, too, but nothing ends with one.
+        let nested = text.strip_suffix(']').and_then(|text| text.split_once(" ["));
+        let Some((outer, inner)) = nested else { return self.plain(text) };
         let inner = self.packet(inner)?;
         let words: Vec<&str> = outer.split(' ').collect();
         match words[..] {

@@ -1,0 +1,72 @@
+//! Which identity an address has, where several could claim it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_tables::policy::{IdentityId, SelectorId};
+
+use crate::model::{Cidr, Name};
+
+/// Who says which identity an address has; the first in this order is believed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    /// A node, by name.
+    Node(String),
+    /// An endpoint attached here.
+    Attached(Name),
+    /// A pod.
+    Pod(Name),
+    /// The API server, outside the cluster.
+    ApiServer,
+    /// Names that DNS answered with it.
+    Fqdn,
+    /// A range of a policy.
+    Range(SelectorId),
+}
+
+/// Claims on addresses and ranges. A longer prefix wins over a shorter one, whoever claims it.
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    /// Each in order of their owners. Most have one.
+    claims: BTreeMap<Cidr, Vec<(Owner, IdentityId)>>,
+    changed: BTreeSet<Cidr>,
+}
+
+impl Addresses {
+    /// Claims a range; returns the identity that the same owner claimed it for before.
+    pub(super) fn claim(
+        &mut self,
+        range: Cidr,
+        owner: Owner,
+        id: IdentityId,
+    ) -> Option<IdentityId> {
+        self.changed.insert(range);
+        let claims = self.claims.entry(range).or_default();
+        match claims.binary_search_by(|(it, _)| it.cmp(&owner)) {
+            Ok(at) => Some(std::mem::replace(&mut claims[at].1, id)),
+            Err(at) => {
+                claims.insert(at, (owner, id));
+                None
+            }
+        }
+    }
+
+    /// Gives a claim up; returns its identity.
+    pub(super) fn unclaim(&mut self, range: Cidr, owner: &Owner) -> Option<IdentityId> {
+        let claims = self.claims.get_mut(&range)?;
+        let at = claims.binary_search_by(|(it, _)| it.cmp(owner)).ok()?;
+        let (_, id) = claims.remove(at);
+        if claims.is_empty() {
+            self.claims.remove(&range);
+        }
+        self.changed.insert(range);
+        Some(id)
+    }
+
+    /// What is new, differs or is gone since the last call.
+    pub(super) fn take_changes(&mut self) -> BTreeMap<Cidr, Option<IdentityId>> {
+        let changed = std::mem::take(&mut self.changed);
+        let believed =
+            |range: &Cidr| self.claims.get(range).and_then(|it| it.first()).map(|(_, id)| *id);
+        changed.into_iter().map(|range| (range, believed(&range))).collect()
+    }
+}

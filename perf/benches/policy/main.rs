@@ -1,0 +1,25 @@
+//! What policy costs: a verdict, a change, everything at once; no packets.
+//!
+//! `cargo bench -p weir-perf --bench policy [-- FILTER] [-- --samples N]`; instructions are counted
+//! by valgrind, where it is installed.
+
+mod change;
+mod cluster;
+mod instructions;
+mod verdict;
+
+use clap::Parser;
+use weir_perf::machine;
+use weir_perf::samples::Options;
+
+fn main() {
+    if let Some(case) = std::env::var_os(instructions::CASE) {
+        return instructions::run(&case.to_string_lossy());
+    }
+    let options = Options::parse();
+    machine::print();
+    machine::pin();
+    verdict::measure(&options);
+    instructions::measure(&options);
+    change::measure(&options);
+}
