@@ -181,9 +181,7 @@ fn json_has_both_halves() {
             "from": "203.0.113.1", "to": "y/web", "port": 53, "protocol": "UDP",
             "verdict": "allowed",
             "egress": null,
-            "ingress": {"verdict": "allowed", "rules": [
-                "NetworkPolicy y/web: spec.ingress[1]", "default deny of NetworkPolicy y/web",
-            ]},
+            "ingress": {"verdict": "allowed", "rules": ["NetworkPolicy y/web: spec.ingress[1]"]},
         })
     );
     let denied = answer(&folder, "2001:db8::7", "fd00::11", "128/ICMPv6");
@@ -255,7 +253,7 @@ fn a_batch_answers_line_by_line() {
             json!({"from": "10.244.0.1", "to": "203.0.113.9", "port": 8, "protocol": "ICMP"}),
         ],
     );
-    assert_eq!((printed.status, printed.errors.as_str()), (0, ""));
+    assert_eq!(printed.status, 0, "{}", printed.errors);
     let verdicts: Vec<&Value> = answers.iter().map(|it| &it["verdict"]).collect();
     assert_eq!(verdicts, ["allowed", "denied", "allowed", "allowed"]);
     assert_eq!(answers[1]["ingress"]["rules"], json!(["default deny of NetworkPolicy y/web"]));
@@ -351,4 +349,51 @@ fn enforcement_modes_are_those_of_the_agents() {
     let denied = ["-f", ".", "--from", "x/b", "--to", "y/web", "--port", "80/TCP"];
     let printed = weir(folder.path(), &[&denied[..], &["--enable-policy=never"]].concat(), "");
     assert_eq!(printed.status, 0, "{}", printed.errors);
+}
+
+#[test]
+fn whoever_checks_what_is_said_is_named() {
+    let by = |sections: &str| {
+        let policy = format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+             metadata: {{name: l7, namespace: x}}\n\
+             spec: {{endpointSelector: {{}}, egress: [{{toEntities: [world], toPorts: [{{ports: \
+             [{{port: '443', protocol: TCP}}], {sections}}}]}}]}}\n"
+        );
+        let folder = folder(&[("cluster.yaml", CLUSTER), ("l7.yaml", &policy)]);
+        answer(&folder, "x/a", "198.51.100.1", "443/TCP")["redirect"].clone()
+    };
+    assert_eq!(by("serverNames: [example.com]"), "tls");
+    // A header of that name makes it no other parser.
+    assert_eq!(by("rules: {http: [{headers: ['dns: tls']}]}"), "http");
+}
+
+#[test]
+fn of_pods_with_one_address_the_newest_is_meant() {
+    let pod = |name: &str, day: u8| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: x, \
+             creationTimestamp: '2024-01-0{day}T00:00:00Z'}}\nspec: {{nodeName: n1}}\n\
+             status: {{podIP: 10.244.0.9}}\n"
+        )
+    };
+    let pods = pod("new1", 1) + &pod("new2", 2);
+    let folder = folder(&[("cluster.yaml", CLUSTER), ("pods.yaml", &pods)]);
+    let printed = check(&folder, "10.244.0.9", "y/web", "80/TCP");
+    assert!(printed.out.starts_with("x/new2 (10.244.0.9) -> "), "{}", printed.out);
+}
+
+#[test]
+fn what_has_no_effect_is_said_and_answered() {
+    let folder = cluster();
+    let printed = check(&folder, "y/web", "y/db", "8080/TCP");
+    let said = "./policies.yml:12: CiliumNetworkPolicy y/db: ignored: spec.ingress[1]";
+    assert_eq!(printed.status, 0, "{}", printed.errors);
+    assert!(printed.errors.contains(said), "{}", printed.errors);
+
+    let other = "apiVersion: networking.k8s.io/v1beta1\nkind: NetworkPolicy\n\
+                 metadata: {name: old, namespace: y}\n";
+    let folder = self::folder(&[("cluster.yaml", CLUSTER), ("old.yaml", other)]);
+    let printed = check(&folder, "x/a", "y/web", "80/TCP");
+    assert_eq!(printed.status, 2, "a policy that is not read: {}", printed.errors);
 }

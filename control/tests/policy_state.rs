@@ -3,6 +3,8 @@
 
 #[path = "policy_state/cases.rs"]
 mod cases;
+#[path = "policy_state/claims.rs"]
+mod claims;
 #[path = "policy_state/desired.rs"]
 mod desired;
 #[path = "policy_state/engine.rs"]
@@ -13,3 +15,5 @@ mod generate;
 mod histories;
 #[path = "policy_state/names.rs"]
 mod names;
+#[path = "policy_state/problems.rs"]
+mod problems;

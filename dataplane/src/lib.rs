@@ -4,7 +4,7 @@
 //!  NIC queue / trunk -XDP-> AF_XDP socket -> Device::recv -> Batch
 //!    parse      bytes -> offsets, FlowKey, or Drop
 //!    flow       hit: the flow's Transform          (every packet: the fast path)
-//!    classify   miss: service -> route = one Transform, learned    (first packet of a flow)
+//!    classify   miss: service -> route -> policy = one Transform, learned    (first packet)
 //!    rewrite    apply the Transform: addresses, ports, MACs, TTL, checksums
 //!  -> Transmit(port) | Handoff(worker) | Punt(kernel) | Drop(reason)
 //! ```

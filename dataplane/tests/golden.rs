@@ -13,6 +13,8 @@ mod fragments;
 mod icmp;
 #[path = "golden/links.rs"]
 mod links;
+#[path = "golden/policy.rs"]
+mod policy;
 #[path = "golden/refusals.rs"]
 mod refusals;
 #[path = "golden/routes.rs"]

@@ -4,8 +4,10 @@
 //! - [`samples`]: interleaved samples of several cases, and a table of median, least and most.
 //! - [`machine`]: what the figures were taken on, and what else it was doing.
 //! - [`memory`]: a node in memory: pods, services, packets, and a worker over them.
+//! - [`turns`]: what such a worker's turns take, with packets of flows that it knows and first ones.
 #![forbid(unsafe_code)]
 
 pub mod machine;
 pub mod memory;
 pub mod samples;
+pub mod turns;

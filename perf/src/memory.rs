@@ -22,7 +22,7 @@ use weir_packet::build::{Path, emit_udp};
 use weir_packet::{Addr, FlowKey, Mac, protocol};
 use weir_tables::{
     Algorithm, Backend, BackendAddr, BackendState, Endpoint, Frontend, FrontendKey, FrontendType,
-    Object, PortId, Tables, WorkerId,
+    Object, PortId, Snapshot, Tables, WorkerId,
 };
 
 /// The smallest frame that the memory device is given, with a VLAN-less Ethernet header, no FCS.
@@ -149,6 +149,15 @@ pub fn pool() -> Pool {
 
 /// The one worker of the node.
 pub fn worker<D: Device>(tables: &mut Tables, flows: FlowTable, device: D) -> Worker<D> {
+    worker_of(Arc::new(ArcSwap::from_pointee(tables.snapshot())), flows, device)
+}
+
+/// The same, by snapshots that are published to it.
+pub fn worker_of<D: Device>(
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    flows: FlowTable,
+    device: D,
+) -> Worker<D> {
     let (_, waker) = Sleeper::new().expect("an eventfd");
     let handoff = connect(&[waker]).remove(0);
     Worker::new(Parts {
@@ -157,7 +166,7 @@ pub fn worker<D: Device>(tables: &mut Tables, flows: FlowTable, device: D) -> Wo
         devices: vec![device],
         pool: pool(),
         flows,
-        snapshots: Arc::new(ArcSwap::from_pointee(tables.snapshot())),
+        snapshots,
         handoff,
         counters: Arc::new(Counters::default()),
         verdicts: Arc::new(VerdictLog::new()),

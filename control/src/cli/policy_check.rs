@@ -138,8 +138,8 @@ fn report_problems(problems: &[Problem], ignore_problems: bool, which: &str) -> 
     let refused = problems.iter().filter(|it| it.severity == Severity::Refused).count();
     if refused > 0 && !ignore_problems {
         eprintln!(
-            "error: {refused} problems in the manifests: a node would enforce something else than \
-             they seem to say; --ignore-problems answers as that node would"
+            "error: manifests were refused ({refused} problems): a node would enforce something \
+             else than they seem to say; --ignore-problems answers as that node would"
         );
     }
     refused == 0 || ignore_problems

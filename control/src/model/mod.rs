@@ -17,8 +17,8 @@ use weir_api::v1::{BackendState, Protocol};
 pub use names::{Kind, Name, ObjectKey, Origin};
 pub use policy::{
     AddressBlock, CidrGroup, GroupChoice, IdentitySelector, L7Rules, LabelTest, NamePattern,
-    Namespace, Peers, Policy, PolicyAction, PolicyPeer, PolicyPort, PolicyProtocol, PolicyRule,
-    PolicySpec, PortChoice, Requirement, Section, ServiceChoice, Subject, Tier,
+    Namespace, PARSERS, Peers, Policy, PolicyAction, PolicyPeer, PolicyPort, PolicyProtocol,
+    PolicyRule, PolicySpec, PortChoice, Requirement, Section, ServiceChoice, Subject, Tier,
 };
 pub use problem::{Problem, Severity};
 pub use range::Cidr;

@@ -208,15 +208,27 @@ pub enum PortChoice {
     Named(String),
 }
 
+/// What proxies understand: HTTP, DNS, TLS by server names, a listener of its own, Kafka, and parsers
+/// by name.
+pub const PARSERS: [&str; 6] = ["http", "dns", "tls", "listener", "kafka", "l7proto"];
+
 /// Rules of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct L7Rules {
-    /// `http`, `dns`, `tls` or `listener`.
+    /// One of [`PARSERS`].
     pub parser: &'static str,
     /// A lower number goes first where several are for the same connection.
     pub priority: u8,
     /// The fields as they were written, as JSON.
     pub json: String,
+}
+
+impl L7Rules {
+    /// As they go to the dataplane: `{"parser":"http","rules":{...}}`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        format!(r#"{{"parser":"{}","rules":{}}}"#, self.parser, self.json)
+    }
 }
 
 /// Requirements on the labels of an identity; all must hold.

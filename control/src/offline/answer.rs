@@ -66,7 +66,7 @@ impl Answer {
 pub struct Half {
     /// Of this end alone.
     pub verdict: Verdict,
-    /// The rule that decides, then the others that are about it, too, in their order.
+    /// The rule that decides, then the others that say the same, in their order.
     pub rules: Vec<String>,
     /// Why it is so.
     pub reason: Reason,

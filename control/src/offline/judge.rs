@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use weir_tables::policy::{
-    Direction, IdentityId, L4, L4Protocol, Peer, PolicyTable, PolicyVerdict, Rule, RuleAction,
-    RuleId,
+    Direction, IdentityId, L4, L4Protocol, Peer, PolicyAction, PolicyTable, PolicyVerdict, Rule,
+    RuleAction, RuleId,
 };
 
 use super::cluster::{Cluster, Owner, PodRules};
 use super::probe::{EndRef, OfflineError, Probe};
 use super::{Answer, Half, Reason};
-use crate::model::{Family, Name};
+use crate::model::{Family, Name, PARSERS};
 
 /// A node whose addresses are not known.
 const REMOTE_NODE: IdentityId = IdentityId(6);
@@ -188,11 +188,10 @@ impl Cluster {
                 let matching = table.matching(direction, peer, l4);
                 let deciding = self.rule_text(verdict.rule);
                 let redirect = matching.iter().find(|it| it.origin == deciding);
-                let others = matching.iter().map(|it| it.origin.as_str());
                 let mut rules = vec![deciding.to_owned()];
-                for other in others {
-                    if !rules.iter().any(|it| it == other) {
-                        rules.push(other.to_owned());
+                for other in matching.iter().filter(|it| says(it, verdict.action)) {
+                    if !rules.contains(&other.origin) {
+                        rules.push(other.origin.clone());
                     }
                 }
                 Half {
@@ -213,8 +212,19 @@ impl Cluster {
     }
 }
 
-/// Who judges by a rule's L7 rules, by the one field that these have.
+/// Whether a rule by itself would give the verdict, too.
+fn says(rule: &Rule, action: PolicyAction) -> bool {
+    match rule.action {
+        RuleAction::Allow => action == PolicyAction::Allow,
+        RuleAction::Deny => action == PolicyAction::Deny,
+        RuleAction::Redirect { .. } => action == PolicyAction::Redirect,
+        RuleAction::Pass => false,
+    }
+}
+
+/// Who judges by a rule's L7 rules, which begin with the name.
 fn find_parser(rule: &Rule) -> Option<&'static str> {
     let RuleAction::Redirect { l7 } = &rule.action else { return None };
-    ["http", "dns", "tls", "listener"].into_iter().find(|it| l7.contains(&format!("\"{it}\"")))
+    let name = l7.strip_prefix(r#"{"parser":""#)?.split('"').next()?;
+    PARSERS.into_iter().find(|it| *it == name)
 }

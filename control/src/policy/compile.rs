@@ -201,7 +201,7 @@ impl RuleInput<'_> {
             return None;
         }
         let action = match (rule.action, &rule.l7) {
-            (PolicyAction::Allow, Some(l7)) => RuleAction::Redirect { l7: l7.json.clone() },
+            (PolicyAction::Allow, Some(l7)) => RuleAction::Redirect { l7: l7.to_json() },
             (PolicyAction::Allow, None) => RuleAction::Allow,
             (PolicyAction::Deny, _) => RuleAction::Deny,
             (PolicyAction::Pass, _) => RuleAction::Pass,

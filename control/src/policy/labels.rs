@@ -29,6 +29,12 @@ pub(super) fn is_left_out(key: &str) -> bool {
     LEFT_OUT.contains(&key) || key.starts_with(LEFT_OUT_PREFIX)
 }
 
+/// Whether the key is one that only we may set: whoever may label a pod may not move it to another
+/// namespace by that, nor give the namespace another label.
+fn is_ours(key: &str) -> bool {
+    key.starts_with("io.cilium.k8s.") || key.starts_with("io.kubernetes.pod.")
+}
+
 /// What a pod's labels follow from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PodLabels<'a> {
@@ -52,7 +58,7 @@ impl PodLabels<'_> {
     }
 
     fn list(self, is_wanted: impl Fn(&str) -> bool) -> Labels {
-        let own = self.own.iter().filter(|(key, _)| is_wanted(key));
+        let own = self.own.iter().filter(|(key, _)| is_wanted(key) && !is_ours(key));
         let mut labels: Labels =
             own.map(|(key, value)| (format!("k8s:{key}"), value.clone())).collect();
         for (key, value) in self.of_namespace.into_iter().flatten() {

@@ -138,6 +138,39 @@ spec:
 }
 
 #[test]
+fn a_service_without_a_selector_has_the_named_ports_of_the_pods_behind_it() {
+    let engine = engine(
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: bare, namespace: default}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: bare, namespace: default, labels: {kubernetes.io/service-name: bare}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.1]}]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: out, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress: [{toEntities: [all]}]
+  egressDeny:
+  - toServices: [{k8sService: {serviceName: bare, namespace: default}}]
+    toPorts: [{ports: [{port: http, protocol: TCP}]}]
+",
+    );
+    let judge = |to, port| engine.judge(&name("default/client"), Egress, ip(to), tcp(port)).0;
+    assert_eq!(judge("10.0.0.1", 8080), PolicyAction::Deny);
+    assert_eq!(judge("10.0.0.1", 9090), PolicyAction::Allow, "the port of another pod");
+    assert_eq!(judge("10.0.0.3", 8080), PolicyAction::Allow, "not behind the service");
+}
+
+#[test]
 fn ranges_of_each_language_mean_what_they_mean_there() {
     let any = WEB.replace(
         "[{podSelector: {matchLabels: {app: client}}}]",

@@ -34,8 +34,11 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
 /// Takes an entry for a packet if it still holds: then the verdict is `Flow`.
 #[inline]
 pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
-    if packet.headers.icmp == IcmpKind::Error {
-        return related::take(packet, number, cx);
+    match packet.headers.icmp {
+        IcmpKind::None | IcmpKind::EchoRequest | IcmpKind::EchoReply => {}
+        IcmpKind::Error => return related::take(packet, number, cx),
+        // Of no flow, though its key, which has no ports, may be that of an echo's with identifier 0.
+        _ => return,
     }
     let entry = cx.flows.entry(number);
     // What the kernel received by an interface that is no uplink of ours, it sends on to the pod.

@@ -14,7 +14,7 @@ use weir_tables::{Egress, PortId, Snapshot, WorkerId};
 
 use super::classify::Decision;
 use super::{Context, refuse};
-use crate::batch::{Packet, Verdict};
+use crate::batch::{Packet, Stage, Verdict};
 use crate::drops::Drop;
 use crate::flow::{FlowEntry, flow_flags};
 use crate::verdicts::{VerdictEvent, VerdictKind};
@@ -38,10 +38,12 @@ impl Question {
     }
 }
 
-/// The pods of worker `me` that have a say in a flow: its sender, then its receiver.
+/// The pods of worker `me` that have a say in a flow: its sender, then its receiver. `came` is where
+/// its client's packets come in: only there the host's address says that it is the host.
 fn questions(
     from: &FlowKey,
     to: &FlowKey,
+    came: PortId,
     me: WorkerId,
     snapshot: &Snapshot,
 ) -> [Option<Question>; 2] {
@@ -59,7 +61,7 @@ fn questions(
         }
         _ => None,
     };
-    let is_host = snapshot.is_host_addr(&from.src);
+    let is_host = came == PortId::HOST && snapshot.is_host_addr(&from.src);
     let receiver = receiver.filter(|_| !is_host);
     [ask(sender, Direction::Egress), ask(receiver, Direction::Ingress)]
 }
@@ -71,8 +73,9 @@ pub(super) fn admits(
     is_whole: bool,
     cx: &mut Context<'_>,
 ) -> bool {
-    for question in
-        questions(&decision.from, &decision.to, cx.me, cx.snapshot).into_iter().flatten()
+    for question in questions(&decision.from, &decision.to, packet.port, cx.me, cx.snapshot)
+        .into_iter()
+        .flatten()
     {
         let reason = match l4_of(packet, &decision.to, is_whole) {
             Ok(l4) => ask(&question, l4, cx),
@@ -92,8 +95,13 @@ pub(super) fn admits(
 pub(super) fn still_admits(packet: &mut Packet, number: u32, cx: &mut Context<'_>) -> bool {
     let entry = cx.flows.entry(number);
     let (from, to) = original(entry);
+    let came = match entry.has(flow_flags::REPLY) && entry.peer != FlowEntry::NO_PEER {
+        true => cx.flows.entry(entry.peer).in_port,
+        false => entry.in_port,
+    };
     let checked = entry.revision;
-    for question in questions(&from, &to, cx.me, cx.snapshot).into_iter().flatten() {
+    let asked = questions(&from, &to, PortId(came), cx.me, cx.snapshot);
+    for question in asked.into_iter().flatten() {
         let since =
             cx.snapshot.judged_since(question.endpoint, question.direction, question.peer());
         // Revisions wrap; 0 is an entry that another process made.
@@ -152,7 +160,9 @@ fn ask(question: &Question, l4: L4, cx: &mut Context<'_>) -> Option<Drop> {
 }
 
 fn deny(packet: &mut Packet, reason: Drop, cx: &mut Context<'_>) {
-    if refuse::is_by_policy(reason) && cx.snapshot.rejects_denied() {
+    // What came in a tunnel has been translated by another node, which sees no answer of ours.
+    let is_tunnelled = matches!(packet.stage, Stage::Tunnelled { .. });
+    if refuse::is_by_policy(reason) && cx.snapshot.rejects_denied() && !is_tunnelled {
         return refuse::tell(packet, reason, cx);
     }
     packet.verdict = Verdict::Drop(reason);

@@ -4,7 +4,7 @@ use weir_packet::reply::{
     IcmpError, write_echo_reply, write_icmp_error, write_tcp_abort, write_tcp_reset,
 };
 use weir_packet::{Addr, Parsed, parse, protocol};
-use weir_tables::{Egress, WorkerId};
+use weir_tables::Egress;
 
 use super::Context;
 use super::classify::HOST_WORKER;

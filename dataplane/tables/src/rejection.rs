@@ -32,11 +32,6 @@ pub enum Rejection {
     NotUnicast(Addr),
     #[error("{count} {what}: at most {most} are supported; {advice}")]
     TooMuchPolicy { what: &'static str, count: usize, most: usize, advice: &'static str },
-    #[error(
-        "{origin} names address selector {selector}, which was refused: free ranges, then restart \
-             the agent"
-    )]
-    RefusedRanges { origin: String, selector: u32 },
     #[error("{direction} rule {number} ({origin}) {reason}")]
     Rule { number: usize, direction: Direction, origin: String, reason: &'static str },
 }

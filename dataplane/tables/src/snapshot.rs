@@ -87,6 +87,8 @@ impl NodeView {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(crate) revision: u32,
+    /// The first revision in which the node did not audit any more; 0 where it never did.
+    pub(crate) audited_until: u32,
     pub(crate) frontends: HashTrieMapSync<FrontendKey, Arc<Frontend>>,
     pub(crate) backend_sets: HashTrieMapSync<String, Arc<BackendSet>>,
     /// How many frontends an address has.
@@ -260,13 +262,14 @@ impl Snapshot {
     /// The newest revision in which anything changed that such a verdict follows from: the
     /// endpoint's rules, that it has these, and whom of the rules the peer belongs to.
     pub fn judged_since(&self, endpoint: PortId, direction: Direction, peer: &Addr) -> u32 {
-        match self.row_at(endpoint) {
+        let since = match self.row_at(endpoint) {
             Some(EndpointRow { policy: Some(slot), policy_since, .. }) => {
                 self.policy.judged_since(*slot, direction, peer).max(*policy_since)
             }
             Some(row) => row.policy_since,
             None => self.revision,
-        }
+        };
+        since.max(self.audited_until)
     }
 
     /// Whether an endpoint has rules for a direction, or denies everything for want of them.

@@ -157,6 +157,9 @@ impl Tables {
         if node.snat_ports.len() < u32::from(self.workers) {
             return Err(Rejection::SnatPorts(node.snat_ports.len(), self.workers));
         }
+        if self.node.policy_audit && !node.policy_audit {
+            self.next.audited_until = self.next.revision + 1;
+        }
         let is_new_maglev = node.maglev != self.node.maglev;
         self.node = node;
         self.rebuild_host_addrs();
@@ -229,7 +232,10 @@ impl Tables {
         };
         let target = Target::Port(endpoint.port);
         let full = Rejection::Full("the adjacency table", Adjacencies::MAX);
-        let adjacency = self.adjacencies.set(target, row).ok_or(full)?;
+        let Some(adjacency) = self.adjacencies.set(target, row) else {
+            policy.into_iter().for_each(|slot| self.policies.release(slot));
+            return Err(full);
+        };
         let worker = place(&endpoint.name, self.workers);
         let name = endpoint.name.clone();
         let row = EndpointRow { endpoint, worker, adjacency, policy, policy_since };
@@ -246,7 +252,11 @@ impl Tables {
     /// The place that an endpoint will have its rules from, and since when it does.
     fn assign(&mut self, endpoint: &Endpoint) -> (Option<u32>, u32) {
         let same = |row: &&Arc<EndpointRow>| {
-            row.endpoint.policy == endpoint.policy && row.endpoint.port == endpoint.port
+            // What passed as audited is judged again once it is not.
+            let is_stricter = row.endpoint.is_audited && !endpoint.is_audited;
+            row.endpoint.policy == endpoint.policy
+                && row.endpoint.port == endpoint.port
+                && !is_stricter
         };
         let old = self.endpoints.get(&endpoint.name).filter(same);
         let since = old.map_or(self.next.revision + 1, |row| row.policy_since);

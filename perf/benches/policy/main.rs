@@ -1,11 +1,15 @@
-//! What policy costs: a verdict, a change, everything at once; no packets.
+//! What policy costs: a verdict, a change, everything at once, packets through a
+//! worker, and the time until a change is enforced.
 //!
 //! `cargo bench -p weir-perf --bench policy [-- FILTER] [-- --samples N]`; instructions are counted
 //! by valgrind, where it is installed.
 
 mod change;
 mod cluster;
+mod enforce;
 mod instructions;
+mod node;
+mod packets;
 mod verdict;
 
 use clap::Parser;
@@ -22,4 +26,6 @@ fn main() {
     verdict::measure(&options);
     instructions::measure(&options);
     change::measure(&options);
+    packets::measure(&options);
+    enforce::measure(&options);
 }

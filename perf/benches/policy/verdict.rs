@@ -28,11 +28,15 @@ pub const PEERS: [(&str, MakePeer); 3] = [
 ];
 
 /// One pod with this number of rules per direction, in a cluster of 10,000 identities.
-pub fn snapshot(rules: u32) -> Snapshot {
+pub fn tables(rules: u32) -> Tables {
     let mut tables = Tables::new(1);
     cluster::load(&mut tables, cluster::peers());
     cluster::load(&mut tables, [cluster::rules("rules", rules), cluster::endpoint(0, "rules")]);
-    tables.snapshot()
+    tables
+}
+
+pub fn snapshot(rules: u32) -> Snapshot {
+    tables(rules).snapshot()
 }
 
 /// Peers and ports that many rules allow a third of.

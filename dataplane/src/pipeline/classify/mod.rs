@@ -225,6 +225,8 @@ pub(super) fn check_source(
         PortId::HOST => Ok(()),
         PortId::UPLINK => match snapshot.resolve(sender) {
             Egress::Pod { .. } | Egress::Host { .. } => Err(Refusal::Drop(Drop::SourceSpoofed)),
+            // Also while there is no way to the host.
+            _ if snapshot.is_host_addr(sender) => Err(Refusal::Drop(Drop::SourceSpoofed)),
             _ => Ok(()),
         },
         port => match snapshot.endpoint_at(port) {

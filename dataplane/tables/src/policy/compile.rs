@@ -60,6 +60,15 @@ impl Compiled {
         Compiled { table, ingress: Index::new(&[]), egress: Index::new(&[]) }
     }
 
+    /// What it was made of; of a closed one nothing.
+    pub(super) fn rules(&self) -> PolicyRules {
+        PolicyRules {
+            name: self.table.name.to_string(),
+            ingress: self.table.ingress.list.rules.to_vec(),
+            egress: self.table.egress.list.rules.to_vec(),
+        }
+    }
+
     /// Whether these are its rules already.
     pub(super) fn is_made_of(&self, rules: &PolicyRules) -> bool {
         !self.table.is_closed

@@ -22,9 +22,18 @@ pub(super) struct Origins {
     pub(super) by_number: Paged<Option<Arc<RuleOrigin>>>,
 }
 
+/// Most origins that are told apart; those that come later share a number.
+const ORIGINS_MAX: usize = 1 << 18;
+
 impl Origins {
     pub(super) fn number(&mut self, origin: &str, log: &str) -> RuleId {
-        let origin = RuleOrigin { origin: origin.to_owned(), log: log.to_owned() };
+        let origin = match self.numbers.len() < ORIGINS_MAX {
+            true => RuleOrigin { origin: origin.to_owned(), log: log.to_owned() },
+            false => RuleOrigin {
+                origin: "a rule: the node has seen too many to name this one".into(),
+                log: String::new(),
+            },
+        };
         if let Some(number) = self.numbers.get(&origin) {
             return *number;
         }

@@ -120,7 +120,7 @@ pub enum RuleAction {
     Deny,
     /// The next tier decides.
     Pass,
-    /// The L7 proxy decides by these rules, which are JSON.
+    /// The L7 proxy decides by these rules: JSON, with the name of their `parser` first.
     Redirect {
         l7: String,
     },

@@ -47,6 +47,8 @@ struct Slot {
     name: String,
     endpoints: usize,
     compiled: Option<Box<Compiled>>,
+    /// Rules that name a refused selector: closed while it is.
+    held: Option<PolicyRules>,
     /// What takes the place of `compiled` with the next view.
     pending: Option<Pending>,
 }
@@ -56,6 +58,23 @@ enum Pending {
     Rules(PolicyRules),
     Closed,
     Gone,
+}
+
+impl Pending {
+    fn into_rules(self) -> Option<PolicyRules> {
+        match self {
+            Pending::Rules(rules) => Some(rules),
+            Pending::Closed | Pending::Gone => None,
+        }
+    }
+}
+
+/// Whether a rule names such a selector.
+fn names_any(rules: &PolicyRules, is_it: impl Fn(SelectorId) -> bool) -> bool {
+    rules.ingress.iter().chain(&rules.egress).any(|rule| match &rule.peers {
+        RulePeers::Any => false,
+        RulePeers::Of(selectors) => selectors.iter().any(|id| is_it(*id)),
+    })
 }
 
 impl Slot {
@@ -94,26 +113,26 @@ impl Policies {
         self.peers.delete_address(prefix);
     }
 
-    /// Rules that name a refused selector deny everything, those that are there already and those
-    /// that come: without its ranges a denial would let through.
+    /// Rules that name a refused selector deny everything while it is: without its ranges a denial
+    /// would let through.
     pub fn upsert_cidr(&mut self, selector: CidrSelector) -> Result<(), Rejection> {
         let id = selector.id;
         let result = self.peers.upsert_cidr(selector);
-        if result.is_ok() {
-            self.refused.remove(&id);
-            return result;
-        }
-        self.refused.insert(id);
-        for slot in self.by_selector.get(&id).into_iter().flatten() {
-            let name = self.slots.row_mut(*slot).name.clone();
-            self.slots.set(&name, Pending::Closed);
+        let is_new = match &result {
+            Ok(()) => self.refused.remove(&id),
+            Err(_) => self.refused.insert(id),
+        };
+        if is_new {
+            self.reconsider(id);
         }
         result
     }
 
     /// No address belongs to it any more.
     pub fn delete_cidr(&mut self, id: SelectorId) {
-        self.refused.remove(&id);
+        if self.refused.remove(&id) {
+            self.reconsider(id);
+        }
         self.peers.delete_cidr(id);
     }
 
@@ -125,22 +144,25 @@ impl Policies {
             // There is no rule of that name, which denies everything as well.
             return Err(Rejection::Full("the table of policy rules", TABLES_MAX));
         }
-        let checked = limits::check_rules(&rules).and_then(|()| self.check_ranges(&rules));
+        let checked = limits::check_rules(&rules);
         let name = rules.name.clone();
         let pending = if checked.is_ok() { Pending::Rules(rules) } else { Pending::Closed };
         self.slots.set(&name, pending);
         checked
     }
 
-    fn check_ranges(&self, rules: &PolicyRules) -> Result<(), Rejection> {
-        for rule in rules.ingress.iter().chain(&rules.egress) {
-            let RulePeers::Of(selectors) = &rule.peers else { continue };
-            if let Some(id) = selectors.iter().find(|id| self.refused.contains(id)) {
-                let origin = rule.origin.clone();
-                return Err(Rejection::RefusedRanges { origin, selector: id.0 });
+    /// Has the rules that name a selector looked at again with the next view: it was refused, or is
+    /// not any more.
+    fn reconsider(&mut self, id: SelectorId) {
+        let is_named = |rules: &PolicyRules| names_any(rules, |it| it == id);
+        for (slot, row) in (0..).zip(&mut self.slots.rows) {
+            let Some(row) = row.as_mut().filter(|row| row.pending.is_none()) else { continue };
+            let rules = row.held.clone().or_else(|| row.compiled.as_ref().map(|it| it.rules()));
+            if let Some(rules) = rules.filter(is_named) {
+                row.pending = Some(Pending::Rules(rules));
+                self.slots.dirty.insert(slot);
             }
         }
-        Ok(())
     }
 
     /// Endpoints of that name deny everything.
@@ -237,7 +259,15 @@ impl Policies {
     /// Takes over what is pending for a slot. Whether that changes anything.
     fn replace(&mut self, slot: u32, revision: u32) -> bool {
         let row = self.slots.row_mut(slot);
-        let Some(pending) = row.pending.take() else { return false };
+        let Some(mut pending) = row.pending.take() else { return false };
+        row.held = None;
+        if let Pending::Rules(rules) = &pending
+            && names_any(rules, |id| self.refused.contains(&id))
+        {
+            let held = std::mem::replace(&mut pending, Pending::Closed);
+            self.slots.row_mut(slot).held = held.into_rules();
+        }
+        let row = self.slots.row_mut(slot);
         let is_same = match (&pending, &row.compiled) {
             (Pending::Rules(rules), Some(old)) => old.is_made_of(rules),
             (Pending::Closed, Some(old)) => old.table.is_closed(),

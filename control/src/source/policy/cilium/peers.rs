@@ -109,7 +109,8 @@ impl Reader<'_> {
             let path = self.field("CIDR", i);
             // A single address stands for its range.
             let cidr = match text.parse::<IpAddr>() {
-                Ok(address) => Some(Cidr::of_host(address)),
+                Ok(IpAddr::V4(_)) => read_range(&path, &format!("{text}/32"), self.findings),
+                Ok(IpAddr::V6(_)) => read_range(&path, &format!("{text}/128"), self.findings),
                 Err(_) => read_range(&path, text, self.findings),
             };
             self.peers.extend(cidr.map(|cidr| world_block(cidr, Vec::new())));

@@ -45,9 +45,17 @@ fn a_change_dates_only_what_it_is_about() {
     pod.is_audited = true;
     tables.upsert(Object::Endpoint(pod.clone())).expect("accepted");
     assert_eq!(all(&tables.snapshot()), [2, 6, 1]);
+    pod.is_audited = false;
+    tables.upsert(Object::Endpoint(pod.clone())).expect("accepted");
+    assert_eq!(all(&tables.snapshot()), [8, 8, 8], "what passed as audited is asked again");
     pod.policy = Some("other".into());
     tables.upsert(Object::Endpoint(pod)).expect("accepted");
-    assert_eq!(all(&tables.snapshot()), [8, 8, 8]);
+    assert_eq!(all(&tables.snapshot()), [9, 9, 9]);
+    let audit = |policy_audit| Object::Node(NodeConfig { policy_audit, ..NodeConfig::default() });
+    tables.upsert(audit(true)).expect("accepted");
+    assert_eq!(all(&tables.snapshot()), [9, 9, 9]);
+    tables.upsert(audit(false)).expect("accepted");
+    assert_eq!(all(&tables.snapshot()), [11, 11, 11], "also by the node");
 }
 
 #[test]
