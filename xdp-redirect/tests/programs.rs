@@ -125,6 +125,18 @@ fn ports_packets_enter_the_trunk_or_follow_the_failure_mode() {
         }
         assert!(run.packet == expected, "{what}: only the destination MAC may change");
     }
+    // What the host forwards to a pod, without a worker.
+    for (entry, mode, action, counter) in [
+        (closed, F::AUTO, drop, C::PortDroppedStale),
+        (0, F::AUTO, pass, C::HostPassedStale),
+        (closed, F::OPEN, pass, C::HostPassedStale),
+        (0, F::CLOSED, drop, C::PortDroppedStale),
+    ] {
+        node.set_up(W::Gone, mode);
+        node.set_port(Some(entry));
+        let run = node.run_tc_from(7, out, &ipv4);
+        assert_eq!((run.action as i32, &run.moved[..]), (action, &[(counter, 1)][..]), "{mode:?}");
+    }
 }
 
 #[test]
@@ -272,13 +284,21 @@ impl Node {
     fn run_xdp(&mut self, name: &str, packet: &[u8]) -> Run {
         let before = self.counters();
         let xdp: &Xdp = self.ebpf.program(name).unwrap().try_into().unwrap();
-        self.finish(before, test_run(xdp, packet))
+        self.finish(before, test_run(xdp, packet, None))
     }
 
     fn run_tc(&mut self, name: &str, packet: &[u8]) -> Run {
+        self.run_tc_from(0, name, packet)
+    }
+
+    /// A packet that came in by an interface; 0: of the host's own making.
+    fn run_tc_from(&mut self, ingress_ifindex: u32, name: &str, packet: &[u8]) -> Run {
+        // `struct __sk_buff`, all zero but for the field at 36.
+        let mut context = [0; 192];
+        context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
         let before = self.counters();
         let tc: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
-        self.finish(before, test_run(tc, packet))
+        self.finish(before, test_run(tc, packet, Some(&context)))
     }
 
     fn finish(&self, before: Vec<u64>, (action, packet): (u32, Vec<u8>)) -> Run {
@@ -300,13 +320,17 @@ impl Node {
     }
 }
 
-fn test_run<P>(program: &P, packet: &[u8]) -> (u32, Vec<u8>)
+fn test_run<P>(program: &P, packet: &[u8], context: Option<&[u8]>) -> (u32, Vec<u8>)
 where
     P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
 {
     let mut out = vec![0; packet.len()];
-    let options =
-        TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
+    let options = TestRunOptions {
+        data_in: Some(packet),
+        data_out: Some(&mut out),
+        ctx_in: context,
+        ..TestRunOptions::new()
+    };
     let result = program.test_run(options).expect("a test run");
     assert_eq!(result.data_size_out as usize, packet.len());
     (result.return_value, out)

@@ -45,7 +45,14 @@ pub fn from_host(ctx: &TcContext) -> i32 {
         return act(TC_ACT_UNSPEC, Counter::HostPassedNotIp);
     }
     if !is_worker_running(&entry, settings) {
-        return act(TC_ACT_UNSPEC, Counter::HostPassedStale);
+        // What the host says itself (a probe) passes. What it forwards is somebody's who may be one
+        // of those that the pod is closed for.
+        let is_closed = settings.failure_mode.is_closed(entry.fail_closed());
+        return if is_closed && is_forwarded(ctx) {
+            act(TC_ACT_SHOT as i32, Counter::PortDroppedStale)
+        } else {
+            act(TC_ACT_UNSPEC, Counter::HostPassedStale)
+        };
     }
     let header = PortHeader { flags: TRUNK_FLAG_FROM_HOST, ifindex };
     into_trunk(ctx, &entry, header, Counter::HostRedirected)
@@ -82,6 +89,13 @@ fn is_unicast_ip(ctx: &TcContext) -> bool {
 fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the kernel passes a valid context for the whole run.
     unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Whether the packet came in by an interface of this host.
+#[inline(always)]
+fn is_forwarded(ctx: &TcContext) -> bool {
+    // SAFETY: as above.
+    unsafe { (*ctx.skb.skb).ingress_ifindex != 0 }
 }
 
 #[inline(always)]
