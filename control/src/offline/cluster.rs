@@ -11,7 +11,7 @@ use weir_tables::{Prefix, Rejection};
 use super::End;
 use super::read::{ReadError, read_texts};
 use crate::model::{Name, Node, Object, Origin, Pod, Problem, Severity};
-use crate::policy::{CLUSTER_DEFAULT, Enforcement, PolicySettings, PolicyState};
+use crate::policy::{CLUSTER_DEFAULT, Enforcement, PodClaim, PolicySettings, PolicyState};
 use crate::source::ManifestStore;
 
 /// A cluster as its manifests have it, and what its policies make of it.
@@ -157,6 +157,7 @@ impl Cluster {
         for pod in objects.iter().filter_map(as_pod) {
             cluster.add_pod(pod, state);
         }
+        cluster.claim_addresses(objects.iter().filter_map(as_pod).collect());
         cluster.add_services(&objects);
         cluster.objects = objects;
         cluster
@@ -180,11 +181,6 @@ impl Cluster {
             HostEntry { node, address: pod.addresses.first().or(of_node).copied() }
         });
         let index = u32::try_from(self.pods.len()).expect("a manifest is shorter than 4 GB");
-        if host.is_none() {
-            for address in &pod.addresses {
-                self.owners.entry(*address).or_insert(Owner::Pod(index));
-            }
-        }
         let policy = state.endpoint(&pod.name);
         let rules = match &policy.rules {
             None => PodRules::None,
@@ -206,6 +202,18 @@ impl Cluster {
         });
         let namespace = self.by_name.entry(pod.name.namespace.clone()).or_default();
         namespace.insert(pod.name.name.clone(), index);
+    }
+
+    /// Of several pods with the same address, the one has it that a node would believe.
+    fn claim_addresses(&mut self, mut pods: Vec<&Pod>) {
+        pods.retain(|it| !it.is_host_network);
+        pods.sort_by_cached_key(|it| PodClaim::from(*it));
+        for pod in pods {
+            let Some(index) = self.find_pod(&pod.name.namespace, &pod.name.name) else { continue };
+            for address in &pod.addresses {
+                self.owners.entry(*address).or_insert(Owner::Pod(index));
+            }
+        }
     }
 
     fn add_services(&mut self, objects: &[Object]) {

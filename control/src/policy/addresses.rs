@@ -1,10 +1,27 @@
 //! Which identity an address has, where several could claim it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_tables::policy::{IdentityId, SelectorId};
 
-use crate::model::{Cidr, Name};
+use crate::model::{Cidr, Name, Pod};
+
+/// A pod that has an address. Where several have the same, the one that is not being deleted and
+/// was created last is believed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PodClaim {
+    is_terminating: bool,
+    created: Reverse<Option<String>>,
+    name: Name,
+}
+
+impl From<&Pod> for PodClaim {
+    fn from(pod: &Pod) -> Self {
+        let created = Reverse(pod.created.clone());
+        Self { is_terminating: pod.is_terminating, created, name: pod.name.clone() }
+    }
+}
 
 /// Who says which identity an address has; the first in this order is believed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,8 +30,10 @@ pub(super) enum Owner {
     Node(String),
     /// An endpoint attached here.
     Attached(Name),
+    /// A pod in its node's network, for that node.
+    HostPod(PodClaim),
     /// A pod.
-    Pod(Name),
+    Pod(PodClaim),
     /// The API server, outside the cluster.
     ApiServer,
     /// Names that DNS answered with it.
@@ -60,6 +79,12 @@ impl Addresses {
         }
         self.changed.insert(range);
         Some(id)
+    }
+
+    /// Whether a node has this address.
+    pub(super) fn is_of_node(&self, address: &Cidr) -> bool {
+        let first = self.claims.get(address).and_then(|it| it.first());
+        matches!(first, Some((Owner::Node(_), _)))
     }
 
     /// What is new, differs or is gone since the last call.

@@ -1,6 +1,7 @@
 //! Identities: numbered sets of security labels, counted by those who have them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use weir_tables::policy::{Identity, IdentityId, SelectorId};
@@ -20,6 +21,9 @@ const RESERVED: [(u32, &[&str]); 9] = [
     (9, &["reserved:world", "reserved:world-ipv4"]),
     (10, &["reserved:world", "reserved:world-ipv6"]),
 ];
+
+/// Of the identities of pods.
+const POD_NUMBERS: RangeInclusive<u32> = 256..=65_535;
 
 /// Endpoints whose labels are not known.
 pub(super) const INIT: IdentityId = IdentityId(5);
@@ -63,7 +67,7 @@ impl Default for Identities {
             entries: BTreeMap::new(),
             by_labels: BTreeMap::new(),
             by_label: LabelIndex::default(),
-            pods: Numbers::new(256, 65_535),
+            pods: Numbers::new(*POD_NUMBERS.start(), *POD_NUMBERS.end()),
             world: Numbers::new(IdentityId::LOCAL_MIN.0, IdentityId::LOCAL_MAX.0),
             nodes: Numbers::new(0x0200_0000, 0x02ff_ffff),
             idle: BTreeSet::new(),
@@ -79,23 +83,30 @@ impl Default for Identities {
 
 impl Identities {
     /// The identity with these labels, for one more user, and whether it is new: then selectors
-    /// must be told. `None` where there is no number left.
-    pub(super) fn acquire(&mut self, labels: Labels, scope: Scope) -> Option<(IdentityId, bool)> {
+    /// must be told.
+    ///
+    /// # Errors
+    /// The labels, where there is no number left.
+    pub(super) fn acquire(
+        &mut self,
+        labels: Labels,
+        scope: Scope,
+    ) -> Result<(IdentityId, bool), Labels> {
         if let Some(id) = self.by_labels.get(&labels) {
             if let Some(entry) = self.entries.get_mut(id) {
                 entry.users += 1;
                 self.idle.remove(id);
             }
-            return Some((*id, false));
+            return Ok((*id, false));
         }
         let number = match scope {
             Scope::Pod => self.pods.take(),
             Scope::World => self.world.take(),
             Scope::Node => self.nodes.take(),
         };
-        let id = IdentityId(number?);
+        let Some(id) = number.map(IdentityId) else { return Err(labels) };
         self.insert(id, Arc::new(labels));
-        Some((id, true))
+        Ok((id, true))
     }
 
     /// Leaves only this many numbers for pods.
@@ -118,6 +129,11 @@ impl Identities {
         if entry.users == 0 {
             self.idle.insert(id);
         }
+    }
+
+    /// Whether its number is one of those that pods wait for where there are too few.
+    pub(super) fn is_of_pods(id: IdentityId) -> bool {
+        POD_NUMBERS.contains(&id.0)
     }
 
     /// Forgets identities without users, and returns the selectors that chose each.

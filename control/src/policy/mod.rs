@@ -31,9 +31,10 @@ use std::net::IpAddr;
 
 use weir_tables::policy as rows;
 
+pub(crate) use addresses::PodClaim;
 pub use change::PolicyChanges;
 pub use fqdn::NameLimits;
-use index::{LabelIndex, SelectorIndex};
+use index::{LabelIndex, Labels, SelectorIndex};
 use names::Names;
 use objects::Objects;
 use peers::Peers;
@@ -112,8 +113,10 @@ pub struct PolicyState {
     locals_by_label: LabelIndex<Name>,
     tables: Tables,
 
+    /// Policies that have problems, or will have if groups go.
     policies_with_problems: BTreeSet<ObjectKey>,
-    pods_without_number: BTreeSet<Name>,
+    /// Pods that found no number, by the labels that need one.
+    pods_without_number: BTreeMap<Labels, BTreeSet<Name>>,
     dirty: Dirty,
     changed_endpoints: BTreeSet<Name>,
 }
@@ -129,7 +132,8 @@ struct PolicyEntry {
 #[derive(Debug, Default)]
 struct Dirty {
     pods: BTreeSet<Name>,
-    nodes: bool,
+    nodes: BTreeSet<String>,
+    all_nodes: bool,
     groups: bool,
     policies: BTreeMap<ObjectKey, Option<Policy>>,
     specs: BTreeSet<SpecId>,
@@ -163,8 +167,8 @@ impl PolicyState {
             locals_by_label: LabelIndex::default(),
             tables: Tables::default(),
             policies_with_problems: BTreeSet::new(),
-            pods_without_number: BTreeSet::new(),
-            dirty: Dirty { nodes: true, ..Dirty::default() },
+            pods_without_number: BTreeMap::new(),
+            dirty: Dirty { all_nodes: true, ..Dirty::default() },
             changed_endpoints: BTreeSet::new(),
         }
     }
@@ -173,7 +177,7 @@ impl PolicyState {
     /// answer for pods of all nodes.
     pub fn make_nodes_own(&mut self) {
         self.are_nodes_own = true;
-        self.dirty.nodes = true;
+        self.dirty.all_nodes = true;
     }
 
     /// Rules are made for local pods only.
@@ -208,13 +212,14 @@ impl PolicyState {
     fn recompute_round(&mut self) -> bool {
         let mut is_busy = self.apply_policies();
         is_busy |= self.apply_pods();
-        is_busy |= std::mem::take(&mut self.dirty.nodes).then(|| self.apply_nodes()).is_some();
+        is_busy |= self.apply_nodes();
         is_busy |= self.apply_locals();
         is_busy |= self.apply_specs();
         is_busy |= self.apply_selectors();
         is_busy |= self.apply_names();
-        if !is_busy {
-            is_busy = self.peers.collect_idle();
+        if !is_busy && let Some(freed) = self.peers.collect_idle() {
+            self.retry_pods(freed);
+            is_busy = true;
         }
         is_busy | self.take_selector_news()
     }

@@ -116,7 +116,7 @@ impl PolicyState {
             }
             let mut labels = world_labels(range.address());
             labels.insert(format!("cidr:{range}"), String::new());
-            if let Some(identity) = self.peers.acquire_identity(labels, Scope::World) {
+            if let Ok(identity) = self.peers.acquire_identity(labels, Scope::World) {
                 self.peers.addresses.claim(*range, Owner::Range(id), identity);
             }
         }
@@ -154,7 +154,7 @@ impl PolicyState {
                 let (NamePattern::Name(text) | NamePattern::Pattern(text)) = pattern;
                 labels.insert(format!("fqdn:{text}"), String::new());
             }
-            if let Some(id) = self.peers.acquire_identity(labels, Scope::World) {
+            if let Ok(id) = self.peers.acquire_identity(labels, Scope::World) {
                 let (identities, selectors) =
                     (&mut self.peers.identities, &mut self.peers.selectors);
                 for (selector, _) in chosen {
@@ -179,7 +179,7 @@ impl PolicyState {
         let news = &mut self.peers.selectors.news;
         let asked = std::mem::take(&mut news.asked);
         let is_asking_nodes = std::mem::take(&mut news.is_asking_nodes);
-        self.dirty.nodes |= is_asking_nodes;
+        self.dirty.all_nodes |= is_asking_nodes;
         if !asked.is_empty() {
             let pods = self.objects.pods.iter();
             let has_one = |it: &crate::model::Name| {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::PolicyState;
+use super::addresses::PodClaim;
 use super::specs::SpecId;
 use crate::model::{
     CidrGroup, ContainerPort, EndpointSlice, Kind, Name, Namespace, Node, Object, ObjectKey,
@@ -28,6 +29,9 @@ pub(super) struct PodFacts {
     pub labels: BTreeMap<String, String>,
     pub service_account: String,
     pub is_host_network: bool,
+    /// That it runs on, where known.
+    pub node: Option<String>,
+    pub claim: PodClaim,
     pub addresses: Vec<IpAddr>,
     pub ports: Vec<ContainerPort>,
     pub is_audited: bool,
@@ -49,6 +53,8 @@ pub(super) struct ServiceFacts {
 impl From<Pod> for PodFacts {
     fn from(pod: Pod) -> Self {
         Self {
+            claim: PodClaim::from(&pod),
+            node: pod.node,
             labels: pod.labels,
             service_account: pod.service_account,
             is_host_network: pod.is_host_network,
@@ -154,7 +160,9 @@ impl PolicyState {
             Some(new) => self.objects.nodes.insert(name.to_owned(), facts(new)),
             None => self.objects.nodes.remove(name),
         };
-        self.dirty.nodes |= old.as_ref() != self.objects.nodes.get(name);
+        if old.as_ref() != self.objects.nodes.get(name) {
+            self.dirty.nodes.insert(name.to_owned());
+        }
     }
 
     fn replace_group(&mut self, name: &str, new: Option<CidrGroup>) {
@@ -191,7 +199,7 @@ impl PolicyState {
         if old != new {
             let services = [old, new].into_iter().flatten().map(|(service, _)| service);
             for service in services.collect::<BTreeSet<_>>() {
-                self.dirty.nodes |= is_api_server(&service);
+                self.dirty.all_nodes |= is_api_server(&service);
                 let facts = self.objects.services.get(&service);
                 if facts.is_none_or(|it| it.selector.is_empty()) {
                     self.mark_service(&service);

@@ -16,13 +16,20 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// The identity with these labels, for one more user; `None` where no number is left.
-    pub(super) fn acquire_identity(&mut self, labels: Labels, scope: Scope) -> Option<IdentityId> {
+    /// The identity with these labels, for one more user.
+    ///
+    /// # Errors
+    /// The labels, where no number is left.
+    pub(super) fn acquire_identity(
+        &mut self,
+        labels: Labels,
+        scope: Scope,
+    ) -> Result<IdentityId, Labels> {
         let (id, is_new) = self.identities.acquire(labels, scope)?;
         if is_new {
             self.selectors.add_identity(id, &mut self.identities);
         }
-        Some(id)
+        Ok(id)
     }
 
     /// The number of a selector, for one more user.
@@ -30,13 +37,15 @@ impl Peers {
         self.selectors.acquire(key, &mut self.identities)
     }
 
-    /// Forgets what nobody uses; whether there was any.
-    pub(super) fn collect_idle(&mut self) -> bool {
+    /// Forgets what nobody uses. How many numbers for pods are free by that; `None`: there was
+    /// nothing to forget.
+    pub(super) fn collect_idle(&mut self) -> Option<usize> {
         let is_some = self.selectors.collect_idle(&mut self.identities);
         let gone = self.identities.collect_idle();
         for (id, selectors) in &gone {
             self.selectors.remove_identity(*id, selectors);
         }
-        is_some || !gone.is_empty()
+        let freed = gone.iter().filter(|(id, _)| Identities::is_of_pods(*id)).count();
+        (is_some || !gone.is_empty()).then_some(freed)
     }
 }

@@ -7,14 +7,14 @@ use weir_tables::policy::{L4Protocol, RulePeers, SelectorId};
 
 use super::PolicyState;
 use super::compile::NamedPorts;
-use super::objects::{Objects, PodFacts};
+use super::objects::{Objects, PodFacts, ServiceFacts};
 use super::peers::Peers;
 use super::selectors::SelectorKey;
 use super::specs::peers_of;
 use crate::model::policy::NAMESPACE_LABEL;
 use crate::model::{
-    self, AddressBlock, Cidr, IdentitySelector, LabelTest, Name, PolicyPeer, PolicyRule,
-    PortChoice, Requirement, ServiceChoice,
+    self, Cidr, IdentitySelector, LabelTest, Name, PolicyPeer, PolicyRule, PortChoice, Requirement,
+    ServiceChoice,
 };
 
 /// The selectors of a rule, each for one more user.
@@ -48,13 +48,16 @@ fn list_keys(peer: &PolicyPeer, objects: &Objects) -> Vec<SelectorKey> {
 /// The pods behind services, by the services' own selectors; behind one without a selector, the
 /// addresses in its slices, whosever they are.
 fn list_service_keys(choice: &ServiceChoice, objects: &Objects) -> Vec<SelectorKey> {
-    let chosen = objects.services.iter().filter(|(name, service)| match choice {
-        ServiceChoice::Name(wanted) => *name == wanted,
+    let chosen: Vec<_> = match choice {
+        ServiceChoice::Name(name) => objects.services.get_key_value(name).into_iter().collect(),
         ServiceChoice::Labels { namespace, selector } => {
-            namespace.as_ref().is_none_or(|it| *it == name.namespace)
-                && selector.matches(&service.labels)
+            let is_chosen = |(name, service): &(&Name, &ServiceFacts)| {
+                namespace.as_ref().is_none_or(|it| *it == name.namespace)
+                    && selector.matches(&service.labels)
+            };
+            objects.services.iter().filter(is_chosen).collect()
         }
-    });
+    };
     let mut keys = Vec::new();
     let mut addresses = BTreeSet::new();
     for (name, service) in chosen {
@@ -92,7 +95,7 @@ impl PolicyState {
         for name in names {
             for pod in self.pods_by_port.get(name).into_iter().flatten() {
                 let Some(facts) = self.objects.pods.get(pod) else { continue };
-                if self.is_chosen(pod, facts, rule, peers) {
+                if self.is_chosen(pod, facts, peers) {
                     add_named_ports(facts, name, &mut ports);
                 }
             }
@@ -100,21 +103,21 @@ impl PolicyState {
         ports
     }
 
-    fn is_chosen(
-        &self,
-        pod: &Name,
-        facts: &PodFacts,
-        rule: &PolicyRule,
-        peers: &RulePeers,
-    ) -> bool {
+    fn is_chosen(&self, pod: &Name, facts: &PodFacts, peers: &RulePeers) -> bool {
         let RulePeers::Of(selectors) = peers else { return true };
         let Some(id) = self.identity_of(pod) else { return false };
-        let is_in = |block: &AddressBlock| {
-            let contains = |range: &Cidr| facts.addresses.iter().any(|it| range.contains(*it));
-            !block.is_world_only && contains(&block.cidr) && !block.except.iter().any(contains)
+        let has_one_in = |range: &Cidr| facts.addresses.iter().any(|it| range.contains(*it));
+        let is_by_address = |selector: &SelectorId| match self.peers.selectors.key(*selector) {
+            Some(SelectorKey::Block(block)) => {
+                let is_left_out = block.is_world_only || block.except.iter().any(has_one_in);
+                has_one_in(&block.cidr) && !is_left_out
+            }
+            Some(SelectorKey::Addresses(all)) => all.iter().any(has_one_in),
+            // Of the world only, or by labels.
+            Some(SelectorKey::Groups(..) | SelectorKey::Fqdn(_) | SelectorKey::Identities(_))
+            | None => false,
         };
-        self.peers.identities.is_any_of(id, selectors)
-            || peers_of(rule).iter().any(|it| matches!(it, PolicyPeer::Block(it) if is_in(it)))
+        self.peers.identities.is_any_of(id, selectors) || selectors.iter().any(is_by_address)
     }
 }
 

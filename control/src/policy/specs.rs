@@ -142,11 +142,7 @@ impl PolicyState {
         if is_there {
             self.policies.insert(key.clone(), entry);
         }
-        if self.explain_policy(&key).is_empty() {
-            self.policies_with_problems.remove(&key);
-        } else {
-            self.policies_with_problems.insert(key);
-        }
+        self.note_problems(key);
     }
 
     fn add_spec(&mut self, policy: ObjectKey, spec: PolicySpec) -> SpecId {

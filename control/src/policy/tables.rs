@@ -8,6 +8,7 @@ use weir_tables::policy::{Direction, PolicyRules};
 use super::compile::{Isolation, NamedPorts, SpecInput, compile_rules};
 use super::identities::INIT;
 use super::index::Numbers;
+use super::pods::AppliedPod;
 use super::resolve::add_named_ports;
 use super::specs::{SpecEntry, SpecId};
 use super::{EndpointPolicy, Enforcement, PolicyState};
@@ -156,7 +157,7 @@ impl PolicyState {
         let isolation = match (pod, self.settings.enforcement) {
             (_, Enforcement::Always) => Isolation::Always,
             (None, _) if !self.policies.is_empty() => Isolation::NoLabels,
-            _ if applied.is_some_and(|it| it.is_without_number) => Isolation::NoIdentity,
+            _ if applied.is_some_and(AppliedPod::is_without_number) => Isolation::NoIdentity,
             _ => Isolation::None,
         };
         // Specs about no connection select endpoints to no effect.

@@ -65,3 +65,26 @@ fn a_pod_without_a_number_is_closed_until_there_is_one() {
     assert_eq!(state.endpoint(&names[2]).rules, None);
     assert_eq!(state.problems(), []);
 }
+
+#[test]
+fn one_node_that_changes_is_looked_at_alone() {
+    let node = |name: &str, zone: &str| {
+        let metadata = format!("{{name: {name}, labels: {{zone: {zone}}}}}");
+        format!("---\napiVersion: v1\nkind: Node\nmetadata: {metadata}\n")
+    };
+    let mut state = PolicyState::new(PolicySettings {
+        enforcement: Enforcement::Default,
+        cluster: CLUSTER_DEFAULT.into(),
+        node: None,
+        node_addresses: Vec::new(),
+    });
+    for object in read(&(node("n1", "a") + &node("n2", "a"))) {
+        state.upsert(&object);
+    }
+    state.recompute();
+    for object in read(&(node("n1", "a") + &node("n2", "b"))) {
+        state.upsert(&object);
+    }
+    assert_eq!(state.dirty.nodes, BTreeSet::from(["n2".to_owned()]));
+    assert!(!state.dirty.all_nodes);
+}

@@ -140,7 +140,7 @@ impl Reader<'_> {
                 let object = format!("{kind} {name}");
                 let reason = format!("{api_version} is not read: this policy is not enforced");
                 let location = Some(Origin::new(self.file.clone(), line));
-                let severity = Severity::Ignored;
+                let severity = Severity::Refused;
                 self.manifest.problems.push(Problem { location, object, reason, severity });
             }
             return;

@@ -38,8 +38,8 @@ fn app_at(engine: &Engine, address: &str) -> String {
 
 #[test]
 fn the_newest_pod_that_is_not_going_has_the_address() {
-    let [first, second, third] = ["1", "2", "3"]
-        .map(|day| format!(", creationTimestamp: '2024-01-0{day}T00:00:00Z'"));
+    let [first, second, third] =
+        ["1", "2", "3"].map(|day| format!(", creationTimestamp: '2024-01-0{day}T00:00:00Z'"));
     let going = ", deletionTimestamp: '2024-01-09T00:00:00Z'";
     let a = pod("a", &first, "", "10.0.0.1");
     let b = pod("b", &second, "", "10.0.0.1");

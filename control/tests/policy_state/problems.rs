@@ -60,8 +60,8 @@ fn rules_that_need_what_is_not_there_are_named_once_each() {
     assert_eq!(
         problems(&engine),
         [
-            "CiliumNetworkPolicy default/p: ignored: spec.ingress[0]: needs the L7 proxy, which \
-             is not there yet: such connections are dropped",
+            "CiliumNetworkPolicy default/p: ignored: spec.ingress[0].toPorts[0]: needs the L7 \
+             proxy, which is not there yet: such connections are dropped",
             "CiliumNetworkPolicy default/p: ignored: spec.egress[0]: no DNS answers are known \
              yet: the rule is about nobody",
         ]
