@@ -4,7 +4,7 @@
 //! - [`samples`]: interleaved samples of several cases, and a table of median, least and most.
 //! - [`machine`]: what the figures were taken on, and what else it was doing.
 //! - [`memory`]: a node in memory: pods, services, packets, and a worker over them.
-//! - [`turns`]: what such a worker's turns take, with packets of flows that it knows and first ones.
+//! - [`turns`]: what such a worker's turns take, with packets of known flows and with first ones.
 #![forbid(unsafe_code)]
 
 pub mod machine;

@@ -78,7 +78,7 @@ pub struct Newcomers {
 }
 
 impl Newcomers {
-    /// With room for `flows` entries.
+    /// With room for so many entries, two to a flow.
     pub fn new(tables: &mut Tables, entries: u32) -> Newcomers {
         let (table, dir) = mapped_table(entries);
         let worker = memory::worker(tables, table, memory::silent_device());

@@ -208,8 +208,8 @@ pub enum PortChoice {
     Named(String),
 }
 
-/// What proxies understand: HTTP, DNS, TLS by server names, a listener of its own, Kafka, and parsers
-/// by name.
+/// What proxies understand: HTTP, DNS, TLS by server names, a listener of its own, Kafka, and
+/// parsers by name.
 pub const PARSERS: [&str; 6] = ["http", "dns", "tls", "listener", "kafka", "l7proto"];
 
 /// Rules of a proxy.

@@ -37,7 +37,7 @@ pub(super) fn take(packet: &mut Packet, number: u32, cx: &mut Context<'_>) {
     match packet.headers.icmp {
         IcmpKind::None | IcmpKind::EchoRequest | IcmpKind::EchoReply => {}
         IcmpKind::Error => return related::take(packet, number, cx),
-        // Of no flow, though its key, which has no ports, may be that of an echo's with identifier 0.
+        // Of no flow, though its key, without ports, may be that of an echo with identifier 0.
         _ => return,
     }
     let entry = cx.flows.entry(number);

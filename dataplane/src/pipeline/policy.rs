@@ -38,8 +38,9 @@ impl Question {
     }
 }
 
-/// The pods of worker `me` that have a say in a flow: its sender, then its receiver. `came` is where
-/// its client's packets come in: only there the host's address says that it is the host.
+/// The pods of worker `me` that have a say in a flow: its sender, then its receiver. `came` is
+/// where its client's packets come in: by the host's port alone its address says that it is the
+/// host.
 fn questions(
     from: &FlowKey,
     to: &FlowKey,
