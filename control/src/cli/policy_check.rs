@@ -50,6 +50,15 @@ pub struct CheckArgs {
     /// from standard input; one line of JSON answers each.
     #[arg(long, value_name = "FILE")]
     pub batch: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[arg(from_global)]
+    output: Output,
+}
+
+/// How manifests are read, by both commands that ask them.
+#[derive(Debug, Clone, Args)]
+pub struct ReadingArgs {
     /// Answer even if some manifests were refused.
     #[arg(long)]
     pub ignore_problems: bool,
@@ -59,8 +68,6 @@ pub struct CheckArgs {
     /// Name of this cluster, as the agents are told.
     #[arg(long, default_value = CLUSTER_DEFAULT, value_name = "NAME")]
     pub cluster_name: String,
-    #[arg(from_global)]
-    output: Output,
 }
 
 impl CheckArgs {
@@ -76,8 +83,7 @@ impl CheckArgs {
     }
 
     fn answer(&self) -> anyhow::Result<u8> {
-        let settings = settings(self.enable_policy, &self.cluster_name);
-        let cluster = read_cluster(&self.files, settings, self.ignore_problems, "")?;
+        let cluster = read_cluster(&self.files, &self.reading, "")?;
         let Some(cluster) = cluster else { return Ok(ERROR) };
         match (&self.batch, &self.from, &self.to, &self.port) {
             (Some(batch), ..) => answer_batch(&cluster, batch),
@@ -112,23 +118,23 @@ impl CheckArgs {
     }
 }
 
-pub(super) fn settings(enforcement: Enforcement, cluster: &str) -> PolicySettings {
-    PolicySettings { enforcement, cluster: cluster.to_owned(), ..Cluster::settings() }
-}
-
 /// Reads manifests and prints what is wrong with them; `None` where that forbids an answer.
 pub(super) fn read_cluster(
     paths: &[PathBuf],
-    settings: PolicySettings,
-    ignore_problems: bool,
+    how: &ReadingArgs,
     which: &str,
 ) -> anyhow::Result<Option<Cluster>> {
     let mut texts = Vec::new();
     for path in paths {
         texts.extend(read_texts(path)?);
     }
+    let settings = PolicySettings {
+        enforcement: how.enable_policy,
+        cluster: how.cluster_name.clone(),
+        ..Cluster::settings()
+    };
     let (cluster, problems) = Cluster::read_with(&texts, settings);
-    Ok(report_problems(&problems, ignore_problems, which).then_some(cluster))
+    Ok(report_problems(&problems, how.ignore_problems, which).then_some(cluster))
 }
 
 fn report_problems(problems: &[Problem], ignore_problems: bool, which: &str) -> bool {

@@ -8,9 +8,8 @@ use serde::Serialize;
 use weir_tables::policy::{L4Protocol, PortRange};
 
 use super::Output;
-use super::policy_check::{print_text, read_cluster, settings, to_json};
+use super::policy_check::{ReadingArgs, print_text, read_cluster, to_json};
 use crate::offline::{Change, Comparison, compare};
-use crate::policy::{CLUSTER_DEFAULT, Enforcement};
 
 /// There are differences.
 const DIFFERENT: u8 = 1;
@@ -29,15 +28,8 @@ pub struct DiffArgs {
     /// Manifests that belong to both versions, as pods and namespaces may. Repeatable.
     #[arg(long, value_name = "PATH")]
     pub with: Vec<PathBuf>,
-    /// Compare even if some manifests were refused.
-    #[arg(long)]
-    pub ignore_problems: bool,
-    /// Whom default deny is about, as the agents are told.
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
-    pub enable_policy: Enforcement,
-    /// Name of this cluster, as the agents are told.
-    #[arg(long, default_value = CLUSTER_DEFAULT, value_name = "NAME")]
-    pub cluster_name: String,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     #[arg(from_global)]
     output: Output,
 }
@@ -87,8 +79,7 @@ impl DiffArgs {
         };
         let read = |path: &PathBuf, which| {
             let paths: Vec<PathBuf> = self.with.iter().chain([path]).cloned().collect();
-            let settings = settings(self.enable_policy, &self.cluster_name);
-            read_cluster(&paths, settings, self.ignore_problems, which)
+            read_cluster(&paths, &self.reading, which)
         };
         let (old, new) = (read(old, "old version: ")?, read(new, "new version: ")?);
         let (Some(old), Some(new)) = (old, new) else { return Ok(ERROR) };
