@@ -1,7 +1,7 @@
 //! What crosses weir's process boundaries.
 //!
 //! - [`v1`]: the protocols, generated from `proto/weir/v1`: `state` (agent to dataplane), `observe`
-//!   (people to dataplane), `agent` (CNI plugin and people to agent).
+//!   (people to dataplane), `agent` (people and the lab to agent), `cni` (CNI plugin to agent).
 //! - [`object`]: names and printing of the state objects.
 //! - [`convert`]: addresses and MACs to and from their wire form.
 //! - [`socket`]: Unix sockets for gRPC, both ends.

@@ -24,7 +24,7 @@ impl Paths {
         self.run_dir.join("dataplane.sock")
     }
 
-    /// The socket of the `Agent` service.
+    /// The socket of the `Agent` and `Cni` services.
     #[must_use]
     pub fn agent_socket(&self) -> PathBuf {
         self.run_dir.join("agent.sock")
@@ -34,6 +34,12 @@ impl Paths {
     #[must_use]
     pub fn accepted_state(&self) -> PathBuf {
         self.state_dir.join("state.pb")
+    }
+
+    /// The agent's addresses of pods, and whom they belong to.
+    #[must_use]
+    pub fn leases(&self) -> PathBuf {
+        self.state_dir.join("leases.json")
     }
 
     /// The agent's attached endpoints.

@@ -20,6 +20,7 @@ fn request(name: &str, interface: &str, addresses: &[&str]) -> AttachEndpointReq
         interface: interface.into(),
         mac: "02:00:00:00:00:01".into(),
         addresses: addresses.iter().map(|&it| it.into()).collect(),
+        ..AttachEndpointRequest::default()
     }
 }
 

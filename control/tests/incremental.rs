@@ -189,6 +189,7 @@ fn node() -> impl Strategy<Value = Object> {
                 addresses,
                 labels,
                 pod_ranges: pod_range.iter().map(|it| it.parse().unwrap()).collect(),
+                is_ready: true,
             })
         },
     )

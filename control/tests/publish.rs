@@ -49,6 +49,7 @@ fn attachment(name: &str, interface: &str, address: &str) -> AttachEndpointReque
         interface: interface.into(),
         mac: "02:00:00:00:00:01".into(),
         addresses: vec![address.into()],
+        ..AttachEndpointRequest::default()
     }
 }
 

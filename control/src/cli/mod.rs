@@ -199,7 +199,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Endpoint(EndpointCommand::Attach { name, interface, mac, addresses }) => {
             let addresses = addresses.iter().map(ToString::to_string).collect();
-            let request = AttachEndpointRequest { name, interface, mac, addresses };
+            let request = AttachEndpointRequest {
+                name,
+                interface,
+                mac,
+                addresses,
+                ..AttachEndpointRequest::default()
+            };
             show::attach(&paths, output, request).await
         }
     }?;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use weir_api::convert::address_bytes;
-use weir_api::v1::NodeConfig;
+use weir_api::v1::{NodeConfig, PodRoute};
 
 use super::Desired;
-use crate::model::Cidr;
+use crate::model::{Cidr, Family};
 
 impl Desired {
     pub(super) fn compile_node(&self) -> NodeConfig {
@@ -44,6 +44,22 @@ impl Desired {
             node_port_max: node_ports.map_or(0, |it| u32::from(it.max)),
             policy_audit: settings.policy_audit,
             policy_reject: settings.policy_reject,
+            pod_ranges: own.map(|it| write(&it.pod_ranges)).unwrap_or_default(),
+            pod_routes: self.compile_pod_routes(),
+            announced: Vec::new(),
         }
+    }
+
+    /// Pods of another node are behind its internal address of their family.
+    fn compile_pod_routes(&self) -> Vec<PodRoute> {
+        let others = self.nodes.values().filter(|it| it.name.name != self.settings.name);
+        let routes = others.flat_map(|node| {
+            node.pod_ranges.iter().filter_map(|range| {
+                let via = node.internal_address(Family::of(range.address()))?;
+                let destination = Some(range.to_prefix());
+                Some(PodRoute { destination, via: address_bytes(via) })
+            })
+        });
+        routes.collect()
     }
 }

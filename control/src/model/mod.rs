@@ -204,6 +204,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Ranges of its pods' addresses.
     pub pod_ranges: Vec<Cidr>,
+    /// Its kubelet reports that it works; true where nothing says otherwise.
+    pub is_ready: bool,
 }
 
 /// Label of a node with the zone that it is in (well-known labels of Kubernetes).

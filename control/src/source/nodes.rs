@@ -25,7 +25,10 @@ pub(super) fn convert_node(
     }
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let pod_ranges = read_pod_ranges(node.spec.as_ref(), findings);
-    Node { name, origin, addresses, internal_addresses, labels, pod_ranges }
+    let conditions = node.status.as_ref().and_then(|it| it.conditions.as_deref());
+    let ready = conditions.unwrap_or_default().iter().find(|it| it.type_ == "Ready");
+    let is_ready = ready.is_none_or(|it| it.status == "True");
+    Node { name, origin, addresses, internal_addresses, labels, pod_ranges, is_ready }
 }
 
 fn read_pod_ranges(spec: Option<&core::NodeSpec>, findings: &mut Findings) -> Vec<Cidr> {

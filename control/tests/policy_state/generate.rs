@@ -91,6 +91,7 @@ pub fn node() -> impl Strategy<Value = Object> {
             addresses,
             labels,
             pod_ranges: Vec::new(),
+            is_ready: true,
         })
     })
 }

@@ -118,6 +118,8 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
         agent_connected: false.into(),
         adopted_flows: plan.adopted,
         degraded,
+        mtu: options.mtu,
+        capabilities: std::collections::BTreeMap::new(),
         run_dir: options.run_dir.clone(),
         acknowledged: tokio::sync::Notify::new(),
     });

@@ -198,6 +198,8 @@ fn status(shared: &Shared) -> DataplaneStatus {
             .collect(),
         degraded: degraded(shared),
         adopted_flows: shared.adopted_flows,
+        mtu: shared.mtu,
+        capabilities: shared.capabilities.clone(),
     }
 }
 

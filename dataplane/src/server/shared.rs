@@ -26,6 +26,10 @@ pub struct Shared {
     pub adopted_flows: u32,
     /// What was found degraded at start, for people.
     pub degraded: Vec<String>,
+    /// Largest IP packet of pods, bytes.
+    pub mtu: u32,
+    /// What kernel and devices can do, for people.
+    pub capabilities: std::collections::BTreeMap<String, String>,
     pub run_dir: std::path::PathBuf,
     /// Rung when a worker has finished its first turn with a new snapshot.
     pub acknowledged: Notify,
