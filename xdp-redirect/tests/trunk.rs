@@ -105,6 +105,31 @@ fn without_a_worker_the_failure_mode_decides() {
     wait_until(Duration::from_secs(3), || pods(&node));
 }
 
+#[test]
+fn a_heartbeat_set_ahead_holds_packets_back_until_its_time_is_over() {
+    if !is_privileged() {
+        return;
+    }
+    let mut node = Node::build(TcHook::Tcx);
+    let pods = |node: &Node| udp_round_trip(&node.pods[0], &node.pods[1], at(PODS_V4[1], 7000));
+    assert!(pods(&node));
+    node.worker = None;
+    let maps = Maps::open(&node.lab.pin_dir).unwrap();
+    let passed = count(&maps, Counter::PortPassedStale);
+    let hold = Duration::from_secs(5);
+    let mut beats = attach::Heartbeats::open(&node.lab.pin_dir).unwrap();
+    let start_ns = now_ns();
+    beats.hold(&[trunk_slot(WORKER).unwrap()], start_ns, hold).unwrap();
+    // Longer than the time-out of a heartbeat of now.
+    while now_ns() - start_ns < 2_000_000_000 {
+        assert!(!pods(&node), "held back");
+    }
+    assert_eq!(count(&maps, Counter::PortPassedStale), passed, "nothing to the kernel");
+    wait_until(Duration::from_secs(10), || pods(&node));
+    let open_ns = now_ns() - start_ns;
+    assert!(open_ns >= hold.as_nanos() as u64, "open after {open_ns} ns");
+}
+
 fn talk(node: &Node) {
     let [a, b] = node.ports;
     let worker = node.worker();

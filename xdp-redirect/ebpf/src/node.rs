@@ -66,7 +66,7 @@ pub fn judge(ctx: &XdpContext, settings: &Settings, icmp: u8, l4: L4) -> Verdict
     if maps::is_node_l4_port(&L4Port { protocol, zero: 0, l4_port_be }) {
         Verdict::Ours(Otherwise::NODE_PORT)
     } else if settings.is_snat_port(u16::from_be_bytes(l4_port_be)) {
-        Verdict::Ours(Otherwise::NODE)
+        Verdict::Ours(Otherwise::SNAT)
     } else {
         Verdict::Kernel
     }
@@ -84,8 +84,10 @@ fn judge_icmp(settings: &Settings, icmp: u8, header: [u8; 8]) -> Verdict {
         (kind < 128, kind == 129)
     };
     let identifier = u16::from_be_bytes([header[4], header[5]]);
-    if is_error || (is_echo_reply && settings.is_snat_port(identifier)) {
+    if is_error {
         Verdict::Ours(Otherwise::NODE)
+    } else if is_echo_reply && settings.is_snat_port(identifier) {
+        Verdict::Ours(Otherwise::SNAT)
     } else {
         Verdict::Kernel
     }

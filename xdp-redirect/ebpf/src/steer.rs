@@ -34,6 +34,8 @@ impl Otherwise {
         let pass = Outcome { action: XDP_PASS, counter: Counter::UplinkPassedStaleNode };
         Self { restarting: pass, stale: pass }
     };
+    /// Almost surely a flow of ours; the kernel would answer it with a reset.
+    pub const SNAT: Self = Self::after_restart(XDP_PASS, Counter::UplinkPassedStaleNode);
 
     /// A pod's packet, by the node's failure mode and the pod's flag.
     #[inline(always)]
