@@ -3,13 +3,17 @@
 //! - [`v1`]: the protocols, generated from `proto/weir/v1`: `state` (agent to dataplane), `observe`
 //!   (people to dataplane), `agent` (people and the lab to agent), `cni` (CNI plugin to agent).
 //! - [`object`]: names and printing of the state objects.
+//! - [`cni`]: what the CNI plugin and the agent agree on.
 //! - [`convert`]: addresses and MACs to and from their wire form.
 //! - [`socket`]: Unix sockets for gRPC, both ends.
+//! - [`health`]: whether a process is ready, for probes.
 //! - [`paths`]: where sockets and files are.
 //! - [`metrics`]: every metric that any weir process exports.
 #![forbid(unsafe_code)]
 
+pub mod cni;
 pub mod convert;
+pub mod health;
 pub mod metrics;
 pub mod object;
 pub mod paths;

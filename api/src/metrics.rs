@@ -158,6 +158,19 @@ metrics! {
     AGENT_NACKS: Counter "weir_agent_nacks_total" None, [], "Objects that the dataplane refused";
     AGENT_ACK_SECONDS: Histogram "weir_agent_ack_seconds" Some("seconds"), [],
         "From sending an update to its acknowledgement";
+
+    // Operator.
+    OPERATOR_LEADER: Gauge "weir_operator_leader" None, [], "1 while this process leads";
+    OPERATOR_RECONCILES: Counter "weir_operator_reconciles_total" None, ["controller"],
+        "Times that a controller compared what is with what should be";
+    OPERATOR_ERRORS: Counter "weir_operator_errors_total" None, ["controller"],
+        "Writes of a controller that the API server refused or did not answer";
+    OPERATOR_SERVICES_WAITING: Gauge "weir_operator_services_waiting" None, [],
+        "Services that want a load balancer address that they cannot have";
+    OPERATOR_POOL_USED: Gauge "weir_operator_pool_addresses" None, ["pool", "family"],
+        "Addresses of a pool that a Service has";
+    OPERATOR_POOL_LIMIT: Gauge "weir_operator_pool_addresses_limit" None, ["pool", "family"],
+        "Addresses of a pool";
 }
 
 /// AF_XDP's statistics in the order of the kernel's `struct xdp_statistics`.

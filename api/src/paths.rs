@@ -30,6 +30,12 @@ impl Paths {
         self.run_dir.join("agent.sock")
     }
 
+    /// Held by the agent that runs.
+    #[must_use]
+    pub fn agent_lock(&self) -> PathBuf {
+        self.run_dir.join("agent.lock")
+    }
+
     /// The dataplane's last accepted state.
     #[must_use]
     pub fn accepted_state(&self) -> PathBuf {

@@ -14,6 +14,7 @@ use tower::service_fn;
 
 use crate::MESSAGE_BYTES_MAX;
 use crate::v1::agent_client::AgentClient;
+use crate::v1::cni_client::CniClient;
 use crate::v1::dataplane_client::DataplaneClient;
 use crate::v1::observe_client::ObserveClient;
 
@@ -94,6 +95,14 @@ pub async fn connect_observe(path: &Path) -> Result<ObserveClient<Channel>, Sock
 pub async fn connect_agent(path: &Path) -> Result<AgentClient<Channel>, SocketError> {
     let channel = connect(path, "weir-agent").await?;
     Ok(AgentClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Connects to the agent's service for the CNI plugin.
+///
+/// # Errors
+/// As [`connect_dataplane`].
+pub async fn connect_cni(path: &Path) -> Result<CniClient<Channel>, SocketError> {
+    Ok(CniClient::new(connect(path, "weir-agent").await?))
 }
 
 /// Opens a gRPC channel over the Unix socket at `path`; `process` is who serves it, for messages.

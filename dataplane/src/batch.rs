@@ -158,6 +158,14 @@ impl Batch {
         self.packets.drain(..)
     }
 
+    /// Takes out the packets that are to go, by the port they came in by and their bytes.
+    pub fn extract(
+        &mut self,
+        mut is_to_go: impl FnMut(PortId, usize) -> bool,
+    ) -> impl Iterator<Item = Packet> {
+        self.packets.extract_if(.., move |packet| is_to_go(packet.port, packet.frame.len()))
+    }
+
     /// Number of packets.
     #[inline]
     pub fn len(&self) -> usize {

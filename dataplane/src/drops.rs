@@ -31,6 +31,8 @@ macro_rules! drops {
 
 drops! {
     BackendGone, "backend_gone", "the service no longer has the backend of this flow";
+    Bandwidth, "bandwidth",
+        "beyond what the pod may send or receive: see its annotations kubernetes.io/*-bandwidth";
     EgressFull, "egress_full",
         "the transmit ring is full: the receiver or the wire is slower than the sender";
     FlowTableFull, "flow_table_full",

@@ -1,115 +1,56 @@
 //! `weir-dataplane`: the process that touches packets. Knows no Kubernetes; keeps forwarding when
 //! everything else is down.
+//!
+//! It needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK
+//! (`weir_dataplane::server::privileges` says what for), a bpffs, and a writable `/proc/sys/net`,
+//! which `--proc-sys` may name elsewhere.
+
+mod flags;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser as _;
 use tokio::net::UnixDatagram;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 use weir_api::MESSAGE_BYTES_MAX;
-use weir_api::paths::{Paths, RUN_DIR, STATE_DIR};
+use weir_api::paths::Paths;
 use weir_api::v1::dataplane_server::DataplaneServer;
 use weir_api::v1::observe_server::ObserveServer;
 use weir_dataplane::attach::Maps;
 use weir_dataplane::flow::Timeouts;
-use weir_dataplane::netlink::KernelState;
+use weir_dataplane::netlink::{KernelState, sysctl};
 use weir_dataplane::server::controller::{Command, Controller};
-use weir_dataplane::server::node::{self, Node, NodeOptions};
+use weir_dataplane::server::health::{self, Health};
+use weir_dataplane::server::lock::{self, Attempt, Lock, Waiting};
+use weir_dataplane::server::node::{self, Node, NodeOptions, Prepared};
 use weir_dataplane::server::observe::ObserveService;
 use weir_dataplane::server::policy::VerdictHistory;
 use weir_dataplane::server::shared::Shared;
 use weir_dataplane::server::sync::SyncService;
-use weir_dataplane::server::{http, kernel};
+use weir_dataplane::server::{http, kernel, privileges};
 
-/// The weir dataplane of this node.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Flags {
-    /// Sockets and flow tables; should be on tmpfs.
-    #[arg(long, default_value = RUN_DIR)]
-    run_dir: PathBuf,
-    /// The last accepted state.
-    #[arg(long, default_value = STATE_DIR)]
-    state_dir: PathBuf,
-    /// Where programs and maps are pinned; in a bpffs.
-    #[arg(long, default_value = "/sys/fs/bpf/weir")]
-    pin_dir: PathBuf,
-    /// Worker threads, each with a trunk of its own.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
-    workers: u8,
-    /// Do not pin worker n to CPU n.
-    #[arg(long)]
-    no_pinning: bool,
-    /// Interfaces to the network outside; may be given several times.
-    #[arg(long = "uplink")]
-    uplinks: Vec<String>,
-    /// What happens to pods' packets while no worker runs: open (the kernel forwards), closed (they
-    /// are dropped), auto (closed for pods that a policy selects).
-    #[arg(long, value_enum, default_value_t = FailureMode::Auto)]
-    failure_mode: FailureMode,
-    /// Serves /metrics and /healthz on this address.
-    #[arg(long)]
-    metrics_address: Option<SocketAddr>,
-    /// Flow entries per worker; a connection takes two.
-    #[arg(long, default_value_t = 524_288, value_parser = clap::value_parser!(u32).range(16..))]
-    flows_max: u32,
-    /// Seconds without a packet after which an established TCP connection is forgotten.
-    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(30..=86_400))]
-    tcp_timeout: u32,
-    /// The same for a connection that nobody has answered.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(30..=86_400))]
-    tcp_syn_timeout: u32,
-    /// The same for a connection that both sides have closed, or one has reset.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    tcp_closed_timeout: u32,
-    /// The same for UDP, pings and the rest.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(30..=86_400))]
-    udp_timeout: u32,
-    /// Packet buffers per worker, 2048 bytes each.
-    #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1024..))]
-    frames: u32,
-    /// Largest IP packet on the trunks, in bytes.
-    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=1778))]
-    mtu: u32,
-    /// Remove everything that a dataplane left in the kernel (programs, maps, links, routes,
-    /// rules), restore the sysctls of the host's own ports, and end.
-    #[arg(long)]
-    remove: bool,
-}
-
-impl Flags {
-    fn timeouts(&self) -> Timeouts {
-        Timeouts {
-            tcp_established_ms: self.tcp_timeout * 1000,
-            tcp_syn_ms: self.tcp_syn_timeout * 1000,
-            tcp_closing_ms: self.tcp_closed_timeout * 1000,
-            any_ms: self.udp_timeout * 1000,
-            ..Timeouts::default()
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FailureMode {
-    Open,
-    Closed,
-    Auto,
-}
+use flags::Flags;
 
 fn main() -> Result<()> {
+    let flags = Flags::parse();
+    if let Some(path) = &flags.check_health {
+        let (is_well, line) = health::check(path);
+        println!("{line}");
+        std::process::exit(if is_well { 0 } else { 1 });
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
         .with_writer(std::io::stderr)
         .init();
-    let flags = Flags::parse();
+    sysctl::set_root(&flags.proc_sys);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if flags.remove {
@@ -119,39 +60,98 @@ fn main() -> Result<()> {
     })
 }
 
+/// The signals that end the process.
+struct Signals {
+    /// Planned: somebody else is about to take over, or may be.
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Why the process ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Planned,
+    Interrupted,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Signals { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Planned,
+            _ = self.interrupt.recv() => End::Interrupted,
+        }
+    }
+}
+
 async fn run(flags: Flags) -> Result<()> {
+    let (told, health) = watch::channel(Health::Starting);
+    if let Some(path) = &flags.health_socket {
+        health::serve(path, health)?;
+    }
     let paths = Paths { run_dir: flags.run_dir.clone(), state_dir: flags.state_dir.clone() };
+    let options = flags.node_options();
+    privileges::check(options.locked_bytes())?;
     std::fs::create_dir_all(&flags.run_dir).with_context(|| flags.run_dir.display().to_string())?;
-    let _lock = lock(&flags.run_dir)?;
-    let timeouts = flags.timeouts();
-    let options = NodeOptions {
-        run_dir: flags.run_dir,
-        state_dir: flags.state_dir,
-        pin_dir: flags.pin_dir,
-        workers: flags.workers,
-        pin_workers: !flags.no_pinning,
-        uplinks: flags.uplinks,
-        failure_mode: match flags.failure_mode {
-            FailureMode::Open => weir_xdp_redirect::FailureMode::OPEN,
-            FailureMode::Closed => weir_xdp_redirect::FailureMode::CLOSED,
-            FailureMode::Auto => weir_xdp_redirect::FailureMode::AUTO,
-        },
-        metrics_address: flags.metrics_address,
-        flows_max: flags.flows_max,
-        timeouts,
-        frames: flags.frames,
-        mtu: flags.mtu,
+    let mut signals = Signals::listen()?;
+    let (_lock, prepared) = match lock::take(&flags.run_dir)? {
+        Attempt::Taken(lock) => (lock, node::prepare(&options).await?),
+        Attempt::Held(waiting) if flags.standby => {
+            match stand_by(waiting, &options, &told, &mut signals).await? {
+                Some(turn) => turn,
+                None => return Ok(()),
+            }
+        }
+        Attempt::Held(waiting) => bail!(
+            "{} is locked: another weir-dataplane (pid {}) runs with this --run-dir; --standby \
+             waits for its end",
+            flags.run_dir.display(),
+            waiting.holder
+        ),
     };
-    let mut node = node::start(&options).await?;
-    let result = serve(&mut node, &options, &paths).await;
-    node.stop();
+    let mut node = node::start(&options, prepared).await?;
+    let result = serve(&mut node, &options, &paths, &told, &mut signals).await;
+    told.send_replace(Health::Stopping);
+    let hold = matches!(result, Ok(End::Planned)).then(|| flags.handover_hold());
+    node.stop(hold.filter(|hold| !hold.is_zero()));
     result?;
     tracing::info!("stopping; programs and maps stay, so that the next process takes over");
     Ok(())
 }
 
+/// Prepares everything, then waits for the lock; `None` if it is told to end meanwhile.
+async fn stand_by(
+    waiting: Waiting,
+    options: &NodeOptions,
+    health: &watch::Sender<Health>,
+    signals: &mut Signals,
+) -> Result<Option<(Lock, Prepared)>> {
+    let pid = waiting.holder.clone();
+    let prepared = node::prepare(options).await?;
+    tracing::info!(pid, "standby: waiting for the end of the dataplane that runs");
+    health.send_replace(Health::Standby { pid });
+    tokio::select! {
+        lock = waiting.wait() => {
+            health.send_replace(Health::Starting);
+            tracing::info!("taking over");
+            Ok(Some((lock?, prepared)))
+        }
+        _ = signals.next() => Ok(None),
+    }
+}
+
 /// Restores the saved state, then runs the controller beside everything that sends it commands.
-async fn serve(node: &mut Node, options: &NodeOptions, paths: &Paths) -> Result<()> {
+async fn serve(
+    node: &mut Node,
+    options: &NodeOptions,
+    paths: &Paths,
+    health: &watch::Sender<Health>,
+    signals: &mut Signals,
+) -> Result<End> {
     let (commands, inbox) = mpsc::channel(64);
     let shared = Arc::clone(&node.shared);
     let kernel = node.kernel.take().context("the kernel side is taken once")?;
@@ -160,8 +160,9 @@ async fn serve(node: &mut Node, options: &NodeOptions, paths: &Paths) -> Result<
     let state_path = paths.accepted_state();
     let mut controller = Controller::new(options.workers, shared, Some(kernel), state_path);
     controller.start(&now_known).await;
+    health.send_replace(Health::Running(Arc::clone(&node.shared)));
     let serving = async {
-        let result = answer(node, options, paths, &commands, news).await;
+        let result = answer(node, options, paths, &commands, news, signals).await;
         commands.send(Command::Stop).await?;
         result
     };
@@ -176,7 +177,8 @@ async fn answer(
     paths: &Paths,
     commands: &mpsc::Sender<Command>,
     mut news: watch::Receiver<Arc<KernelState>>,
-) -> Result<()> {
+    signals: &mut Signals,
+) -> Result<End> {
     let shared = Arc::clone(&node.shared);
     let server = grpc(&shared, paths, commands, options.timeouts)?;
     tokio::pin!(server);
@@ -185,15 +187,15 @@ async fn answer(
     }
     let bell = UnixDatagram::from_std(node.doorbell.try_clone()?).context("doorbell")?;
     let mut ring = [0; 8];
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut save = tokio::time::interval(Duration::from_millis(200));
     tracing::info!(socket = %paths.dataplane_socket().display(), "ready");
     loop {
         tokio::select! {
-            ended = &mut server => return ended.context("the gRPC server"),
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            ended = &mut server => {
+                ended.context("the gRPC server")?;
+                bail!("the gRPC server ended");
+            }
+            end = signals.next() => return Ok(end),
             _ = save.tick() => commands.send(Command::Save).await?,
             changed = news.changed() => {
                 changed.context("the watch of the kernel's routes ended")?;
@@ -233,25 +235,6 @@ fn serve_metrics(address: SocketAddr, shared: &Arc<Shared>, pin_dir: &Path) -> R
     let maps = Maps::open(pin_dir)?;
     let outcomes = Arc::new(move || node::xdp_outcomes(&maps));
     let serving = http::serve(address, Arc::clone(shared), outcomes);
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(%error, %address, "/metrics is not served");
-        }
-    });
+    tokio::spawn(serving);
     Ok(())
-}
-
-/// One dataplane per run directory.
-fn lock(run_dir: &Path) -> Result<std::fs::File> {
-    let path = run_dir.join("dataplane.lock");
-    let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("{} is locked: another weir-dataplane runs with this --run-dir", path.display())
-        }
-        Err(std::fs::TryLockError::Error(error)) => {
-            Err(error).with_context(|| path.display().to_string())
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! Packet in, packet out: what a node does, case by case, in every arrangement of workers.
 
+#[path = "golden/bandwidth.rs"]
+mod bandwidth;
 #[path = "golden/changes.rs"]
 mod changes;
 #[path = "golden/choice.rs"]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "host_path/cluster.rs"]
+mod cluster;
 #[path = "host_path/maps.rs"]
 mod maps;
 

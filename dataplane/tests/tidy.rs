@@ -20,7 +20,7 @@ const LONG_SOURCES: [(&str, &str); 2] = [
 ];
 
 /// The files that may be `unsafe`, and for what.
-const UNSAFE_FILES: [(&str, &str); 17] = [
+const UNSAFE_FILES: [(&str, &str); 18] = [
     ("dataplane/src/device/xsk/device.rs", "descriptors of AF_XDP rings"),
     ("dataplane/src/device/xsk/socket.rs", "AF_XDP sockets and one socket option"),
     ("dataplane/src/device/xsk/umem.rs", "the base address of a UMEM"),
@@ -28,6 +28,7 @@ const UNSAFE_FILES: [(&str, &str); 17] = [
     ("dataplane/src/flow/index.rs", "prefetch"),
     ("dataplane/src/flow/store.rs", "a file mapped into memory"),
     ("dataplane/src/memory/umem.rs", "chunks of one region, each with one owner"),
+    ("dataplane/src/netlink/announce.rs", "sending on a packet socket"),
     ("dataplane/src/netlink/offload.rs", "the ethtool ioctl"),
     ("dataplane/tests/alloc.rs", "a global allocator that counts"),
     ("perf/benches/af_xdp/bpf.rs", "the bpf system call"),
@@ -42,12 +43,17 @@ const UNSAFE_FILES: [(&str, &str); 17] = [
 
 /// What a crate's own code may use of weir; tests (`dev-dependencies`) may use more. Crates that
 /// are not here may use everything.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("api", &[]),
+    ("cluster", &["weir-deploy", "weir-lab"]),
+    ("cluster/e2e", &["weir-lab"]),
+    ("cni", &["weir-api"]),
     ("control", &["weir-api", "weir-tables"]),
     ("dataplane", &["weir-api", "weir-packet", "weir-tables", "weir-xdp-redirect"]),
     ("dataplane/packet", &[]),
     ("dataplane/tables", &["weir-packet"]),
+    ("deploy", &["weir-api"]),
+    ("ipam", &["weir-api", "weir-control"]),
     ("lab", &[]),
     ("pktgen", &["weir-api", "weir-dataplane", "weir-packet", "weir-tables", "weir-xdp-redirect"]),
     ("xdp-redirect", &[]),

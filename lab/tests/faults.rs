@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::Path,
     process::Command,
     time::Duration,
 };
@@ -225,6 +226,38 @@ fn killing_the_dataplane_breaks_no_connection() {
         get(testbed.client(), at(Service::http().load_balancer(), 0, 80), 50)?;
         ensure_no_connection_is_stuck(testbed)
     });
+}
+
+#[test]
+fn a_dataplane_that_stands_by_takes_over_and_breaks_no_connection() {
+    let options = TestbedOptions { workers: 2, ..Default::default() };
+    with_testbed("rolls", options, |testbed| {
+        start_apart(testbed)?;
+        let health = testbed.run_folder().join("health.sock");
+        let pid = testbed.dataplane().context("a dataplane")?.pid();
+        let standby = testbed.start_standby(&health)?;
+        ensure!(check_health(&health)? == format!("standby: waiting for pid {pid}\n"));
+        ensure!(testbed.status()?.dataplane.is_some_and(|it| it.pid == pid), "it only waits");
+        let traffic = Traffic::start(testbed)?;
+        let watch = Stopwatch::start();
+        testbed.take_over(standby)?;
+        println!("SIGTERM to ready: {} ms", watch.elapsed().as_millis());
+        ensure!(check_health(&health)? == "ready\n");
+        traffic.finish()?;
+        let dataplane = testbed.status()?.dataplane.context("a dataplane")?;
+        ensure!(dataplane.pid != pid && dataplane.adopted_flows >= 200, "{dataplane:?}");
+        testbed.wait_until_settled()?;
+        get(testbed.client(), at(Service::http().load_balancer(), 0, 80), 50)?;
+        ensure_no_connection_is_stuck(testbed)
+    });
+}
+
+/// What a probe is told; it fails if that is not that all is well.
+fn check_health(socket: &Path) -> Result<String> {
+    let program = program("weir-dataplane")?;
+    let output = Command::new(program).arg("--check-health").arg(socket).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[test]

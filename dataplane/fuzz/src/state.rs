@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use prost::Message as _;
 use weir_api::v1::{self, Update};
 use weir_dataplane::clock::Instant;
@@ -97,17 +96,5 @@ pub fn resync() -> Update {
 }
 
 fn shared() -> Shared {
-    Shared {
-        snapshots: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-        workers: vec![],
-        devices: vec![],
-        started: Instant(0),
-        accepted_revision: 0.into(),
-        from_disk: false.into(),
-        agent_connected: false.into(),
-        adopted_flows: 0,
-        degraded: vec![],
-        run_dir: "unused".into(),
-        acknowledged: Default::default(),
-    }
+    Shared::idle(Instant(0), "unused".as_ref())
 }

@@ -51,3 +51,21 @@ pub fn emit_reply(buf: &mut [u8], request: &ArpRequest, mac: Mac) -> Option<usiz
     arp[38..42].copy_from_slice(&sender);
     Some(FRAME_LEN)
 }
+
+/// Writes the announcement "`addr` is at `mac`" to everybody (RFC 5227 section 2.3: a request whose
+/// sender and target are the same), and returns the frame's length. `None` if the buffer is too
+/// small or the address is not IPv4.
+pub fn emit_announcement(buf: &mut [u8], addr: Addr, mac: Mac) -> Option<usize> {
+    let octets = addr.v4_octets()?;
+    let arp: &mut [u8; FRAME_LEN] = buf.first_chunk_mut()?;
+    *arp = [0; FRAME_LEN];
+    arp[..6].copy_from_slice(&[0xff; 6]);
+    arp[6..12].copy_from_slice(&mac.0);
+    put_u16(arp, 12, ETHERTYPE_ARP);
+    arp[14..20].copy_from_slice(&ETHERNET_IPV4);
+    put_u16(arp, 20, REQUEST);
+    arp[22..28].copy_from_slice(&mac.0);
+    arp[28..32].copy_from_slice(&octets);
+    arp[38..42].copy_from_slice(&octets);
+    Some(FRAME_LEN)
+}

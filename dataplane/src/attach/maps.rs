@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     os::fd::BorrowedFd,
     path::Path,
+    time::Duration,
 };
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -149,6 +150,14 @@ impl Heartbeats {
     pub fn stamp(&mut self, slot: u32, now_ns: u64) -> Result<(), AttachError> {
         let result = self.0.set(slot, now_ns, 0);
         result.map_err(error(map::HEARTBEATS, format!("stamping slot {slot}")))
+    }
+
+    /// Has the programs take the workers of these slots for running for `hold` from `now_ns` on.
+    /// A stamp is good for the time-out of the settings, so it is set ahead by the rest.
+    pub fn hold(&mut self, slots: &[u32], now_ns: u64, hold: Duration) -> Result<(), AttachError> {
+        let timeout_ns = Settings::DEFAULT.heartbeat_timeout_ns;
+        let ahead_ns = (hold.as_nanos() as u64).saturating_sub(timeout_ns);
+        slots.iter().try_for_each(|slot| self.stamp(*slot, now_ns.saturating_add(ahead_ns)))
     }
 
     /// The last stamp of a slot.

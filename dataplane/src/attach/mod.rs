@@ -64,10 +64,15 @@ impl Programs {
 
     /// As [`Self::open`], with a given way to attach tc programs.
     pub fn open_with_hook(pin_dir: &Path, hook: TcHook) -> Result<Self, AttachError> {
+        Self::open_with(Loader::new(pin_dir), hook)
+    }
+
+    /// As [`Self::open`], with a loader that was made before.
+    pub fn open_with(mut loader: Loader, hook: TcHook) -> Result<Self, AttachError> {
+        let pin_dir = &loader.pin_dir.clone();
         bpffs::prepare(pin_dir)?;
         let links = Links::open(pin_dir)?;
         links.prune()?;
-        let mut loader = Loader::new(pin_dir);
         let tc = loader.load(0)?;
         // Settings of zeros would make every heartbeat stale.
         let mut maps = Maps::open(pin_dir)?;
@@ -143,13 +148,14 @@ pub fn remove_all(pin_dir: &Path) -> Result<(), AttachError> {
 
 /// Loads the object, once for each slot base. There is one of it, because making aya's loader
 /// reads and parses all types of the kernel: 20 ms, whether they are wanted or not.
-struct Loader {
+pub struct Loader {
     pin_dir: PathBuf,
     aya: EbpfLoader<'static>,
 }
 
 impl Loader {
-    fn new(pin_dir: &Path) -> Self {
+    /// A loader for the pins of `pin_dir`, which need not exist. Touches nothing.
+    pub fn new(pin_dir: &Path) -> Self {
         let mut aya = EbpfLoader::new();
         aya.btf(None) // no CO-RE relocations
             .default_map_pin_directory(bpffs::maps_dir(pin_dir));

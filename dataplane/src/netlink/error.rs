@@ -20,7 +20,10 @@ pub enum Error {
         source: rtnetlink::Error,
     },
     /// A sysctl could not be read or written.
-    #[error("sysctl {path}: {source}; the dataplane needs a writable /proc/sys/net")]
+    #[error(
+        "sysctl {path}: {source}; the dataplane needs CAP_NET_ADMIN and a writable /proc/sys/net: \
+         in a container mount the host's /proc/sys and name the place with --proc-sys"
+    )]
     Sysctl {
         /// Path of the file.
         path: String,

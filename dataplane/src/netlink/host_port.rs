@@ -135,7 +135,8 @@ impl Netlink {
         }
         let is_service = |spec: &RouteSpec| {
             let is_through = spec.ifindex == Some(port.host.ifindex) && spec.gateway.is_some();
-            spec.table == MAIN_TABLE && (is_through || spec.ifindex.is_none())
+            let is_behind = spec.ifindex.is_none() && spec.metric == UNREACHABLE_METRIC;
+            spec.table == MAIN_TABLE && (is_through || is_behind)
         };
         first_error.and(route::set(&self.handle, &wanted, is_service).await)
     }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`trunk`] (a veth pair per worker), [`host_port`] (`weir0`), [`host_path`] (the
 //! host's own packets to its NodePorts, its answers as a backend), [`port_ranges`] (the host's own
-//! sockets stay off our L4 ports), [`pod_route`] (what the kernel needs to reach a pod), then
+//! sockets stay off our L4 ports), [`pod_route`] (what the kernel needs to reach a pod),
+//! [`pod_ways`] (other nodes' pods), [`proxy`] and [`announce`] (load balancers' addresses), then
 //! [`watch`] (links, routes and neighbours as they change, kept in [`state`]), [`next_hop`] (where
 //! a packet goes) and [`neighbour`] (keeping MACs known).
 //!
@@ -11,19 +12,23 @@
 //! socket belongs to the network namespace of the thread that opened it.
 
 mod address;
+pub mod announce;
 mod error;
 pub mod host_path;
 pub mod host_port;
 mod link;
 pub mod neighbour;
 pub mod next_hop;
-mod offload;
+pub mod offload;
 pub mod pod_route;
+pub mod pod_ways;
 pub mod port_ranges;
+pub mod proxy;
 mod route;
 mod rule;
+mod saved_sysctl;
 pub mod state;
-mod sysctl;
+pub mod sysctl;
 pub mod trunk;
 pub mod watch;
 
@@ -35,6 +40,7 @@ pub use error::Error;
 pub use host_port::{HostPort, HostPortConfig};
 pub use link::Link;
 pub use next_hop::{NextHop, next_hop, next_hop_in};
+pub use pod_ways::{PodWay, PodWays};
 pub use port_ranges::PortRange;
 pub use route::Prefix;
 pub use rule::PortRule;
@@ -85,6 +91,7 @@ impl Netlink {
         for route in route::own_routes(&self.handle).await? {
             route::delete(&self.handle, route).await?;
         }
+        proxy::delete_own(&self.handle).await?;
         address::delete_own_neighbours(&self.handle).await?;
         for name in link::names(&self.handle).await? {
             if name == host_port::HOST_NAME || trunk::is_outer_name(&name) {

@@ -89,6 +89,7 @@ mod tests {
                 .map(|(ifindex, gateway)| Hop { ifindex: *ifindex, gateway: gateway.map(ip) })
                 .collect(),
             mtu: None,
+            is_own: false,
         }
     }
 

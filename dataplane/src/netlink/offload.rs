@@ -1,4 +1,4 @@
-//! Offloads of a link, through the ethtool ioctl.
+//! Offloads and driver of a link, through the ethtool ioctl.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -22,6 +22,14 @@ pub(super) enum Offload {
 struct EthtoolValue {
     command: u32,
     data: u32,
+}
+
+/// `struct ethtool_drvinfo`: the name of the driver, and what is of no interest here.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
 }
 
 impl Offload {
@@ -49,8 +57,27 @@ pub(super) fn set(device: &str, offload: Offload, on: bool) -> Result<(), Error>
 }
 
 fn call(device: &str, command: u32, data: u32) -> io::Result<u32> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut value = EthtoolValue { command, data };
+    // SAFETY: for these commands the kernel reads and writes one ethtool_value.
+    unsafe { ethtool(device, (&raw mut value).cast()) }?;
+    Ok(value.data)
+}
+
+/// Name of the driver behind a device: `veth`, `ena`.
+pub fn driver(device: &str) -> io::Result<String> {
+    /// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`.
+    const READ_DRIVER: u32 = 3;
+    let mut info = DriverInfo { command: READ_DRIVER, driver: [0; 32], rest: [0; 160] };
+    // SAFETY: for this command the kernel writes one ethtool_drvinfo.
+    unsafe { ethtool(device, (&raw mut info).cast()) }?;
+    let name = info.driver.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// # Safety
+/// `value` must point at what the command in its first four bytes reads and writes.
+unsafe fn ethtool(device: &str, value: *mut libc::c_char) -> io::Result<()> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: ifreq is plain data, for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if device.len() >= request.ifr_name.len() {
@@ -59,9 +86,8 @@ fn call(device: &str, command: u32, data: u32) -> io::Result<u32> {
     for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: the name ends in 0 and `value` outlives the call; for these commands the kernel reads
-    // and writes one ethtool_value behind ifru_data and nothing else.
+    request.ifr_ifru.ifru_data = value;
+    // SAFETY: the name ends in 0, and the caller answers for the value, which outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -6,12 +6,13 @@
 //! before is kept in a file, so that it can be restored. A process may still bind any port: such
 //! sockets are found and named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::{Error, SysctlChange, sysctl};
+pub use super::saved_sysctl::restore;
+use super::{SysctlChange, saved_sysctl::adjust};
 
 const LOCAL_RANGE: &str = "net/ipv4/ip_local_port_range";
 const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
@@ -48,9 +49,6 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// By sysctl: the value before weir, and weir's.
-type Saved = BTreeMap<String, (String, String)>;
-
 /// Sets both sysctls and returns what changed, and what could not be done: nothing here is worth
 /// ending for. `saved` is the file that [`restore`] reads.
 pub fn keep_clear(
@@ -71,27 +69,6 @@ pub fn keep_clear(
         }
     }
     (changes, warnings)
-}
-
-/// Undoes [`keep_clear`] from its file; a sysctl that somebody else has set since stays.
-///
-/// # Errors
-/// [`Error::Sysctl`], also for the file.
-pub fn restore(saved: &Path) -> Result<Vec<SysctlChange>, Error> {
-    let mut changes = Vec::new();
-    for (path, (before, ours)) in load(saved) {
-        if sysctl::read(&path)?.as_deref() == Some(ours.as_str()) {
-            changes.extend(sysctl::set(&path, &before)?);
-        } else {
-            tracing::info!(path, before, "sysctl was set by somebody else since: it stays");
-        }
-    }
-    match std::fs::remove_file(saved) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Sysctl { path: saved.display().to_string(), source })
-        }
-        _ => Ok(changes),
-    }
 }
 
 /// Says which sockets of the host hold ports of the range; `None` if none does.
@@ -158,40 +135,6 @@ fn local_address(line: &str) -> Option<(IpAddr, u16)> {
         _ => return None,
     };
     (state != TIME_WAIT).then_some((ip, port))
-}
-
-/// Sets a sysctl to what `wanted` makes of its value before weir.
-fn adjust(
-    path: &str,
-    saved: &Path,
-    wanted: impl Fn(&str) -> Result<String, String>,
-) -> Result<Option<SysctlChange>, String> {
-    let text = |error: Error| error.to_string();
-    let current = sysctl::read(path).map_err(text)?.unwrap_or_default();
-    let mut all = load(saved);
-    let before = match all.get(path) {
-        Some((before, ours)) if *ours == current => before.clone(),
-        _ => current.clone(),
-    };
-    let value = wanted(&before)?;
-    if value == current {
-        return Ok(None);
-    }
-    // The file first: whoever dies in between has changed nothing.
-    all.insert(path.into(), (before, value.clone()));
-    store(saved, &all)?;
-    sysctl::set(path, &value).map_err(text)
-}
-
-fn load(saved: &Path) -> Saved {
-    let text = std::fs::read_to_string(saved).unwrap_or_default();
-    // A damaged file holds nothing to go back to.
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-fn store(saved: &Path, all: &Saved) -> Result<(), String> {
-    let text = serde_json::to_string_pretty(all).map_err(|error| error.to_string())?;
-    std::fs::write(saved, text).map_err(|error| format!("{}: {error}", saved.display()))
 }
 
 /// The range of ports that the kernel chooses, ending below `snat`; only ever shortened.

@@ -9,11 +9,11 @@ pub use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
-    RouteType, RouteVia,
+    RouteProtocol, RouteType, RouteVia,
 };
 
-use super::Link;
 use super::route::{Prefix, destination, to_ip};
+use super::{Link, PROTOCOL};
 
 /// The kernel's main routing table (`RT_TABLE_MAIN`).
 pub const MAIN_TABLE: u32 = 254;
@@ -31,6 +31,8 @@ pub struct KernelState {
     pub neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
     /// How often events were lost and everything was read anew.
     pub resyncs: u64,
+    /// How often a link went down, with which the kernel forgets entries that nobody is told of.
+    pub downs: u64,
 }
 
 /// What a route does with a packet.
@@ -65,6 +67,8 @@ pub struct Route {
     pub hops: Vec<Hop>,
     /// MTU of the route, if it sets one.
     pub mtu: Option<u32>,
+    /// Made by weir: it bears [`PROTOCOL`].
+    pub is_own: bool,
 }
 
 /// One way to go.
@@ -118,6 +122,7 @@ impl KernelState {
                 let Some(link) = Link::from_message(link) else { return effect };
                 let old = self.links.insert(link.ifindex, link.clone());
                 effect.needs_routes = old.as_ref().is_some_and(|old| old.up != link.up);
+                self.downs += u64::from(old.as_ref().is_some_and(|old| old.up && !link.up));
                 effect.is_changed = old != Some(link);
             }
             M::DelLink(link) if Link::from_message(link).is_some() => {
@@ -189,6 +194,7 @@ impl Route {
             kind,
             hops: Vec::new(),
             mtu: None,
+            is_own: header.protocol == RouteProtocol::Other(PROTOCOL),
         };
         for attribute in &message.attributes {
             match attribute {

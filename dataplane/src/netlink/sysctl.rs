@@ -2,9 +2,24 @@
 //! thread that opens it).
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::Error;
+
+/// Where this process finds `/proc/sys` writable.
+static ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the directory to use instead of `/proc/sys`, which is read-only in most containers: a
+/// mount of the host's. Once, before anything else here; a second call changes nothing.
+pub fn set_root(directory: &Path) {
+    ROOT.get_or_init(|| directory.to_owned());
+}
+
+/// The file of a sysctl.
+fn file(path: &str) -> PathBuf {
+    ROOT.get().map_or(Path::new("/proc/sys"), PathBuf::as_path).join(path)
+}
 
 /// A sysctl that was changed, for the log and for whoever wants to undo it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +39,7 @@ pub(super) fn set(path: &str, value: &str) -> Result<Option<SysctlChange>, Error
     if old == value {
         return Ok(None);
     }
-    let file = Path::new("/proc/sys").join(path);
+    let file = file(path);
     // An empty value must be written too: nothing written is nothing set.
     std::fs::write(&file, format!("{value}\n"))
         .map_err(|source| Error::Sysctl { path: file.display().to_string(), source })?;
@@ -34,7 +49,7 @@ pub(super) fn set(path: &str, value: &str) -> Result<Option<SysctlChange>, Error
 
 /// The value of `/proc/sys/<path>`; `None` for an IPv6 sysctl on a kernel without IPv6.
 pub(super) fn read(path: &str) -> Result<Option<String>, Error> {
-    let file = Path::new("/proc/sys").join(path);
+    let file = file(path);
     match std::fs::read_to_string(&file) {
         Ok(value) => Ok(Some(value.trim().to_owned())),
         Err(e) if e.kind() == ErrorKind::NotFound && path.starts_with("net/ipv6/") => Ok(None),
@@ -56,9 +71,9 @@ pub(super) fn disable_ipv6(device: &str) -> Result<(), Error> {
 pub(super) fn enable_forwarding() -> Result<Vec<SysctlChange>, Error> {
     let mut changes = Vec::new();
     if read("net/ipv6/conf/all/forwarding")?.as_deref() == Some("0") {
-        let folder = "/proc/sys/net/ipv6/conf";
-        let devices = std::fs::read_dir(folder)
-            .map_err(|source| Error::Sysctl { path: folder.into(), source })?;
+        let folder = file("net/ipv6/conf");
+        let devices = std::fs::read_dir(&folder)
+            .map_err(|source| Error::Sysctl { path: folder.display().to_string(), source })?;
         for device in devices.flatten().map(|entry| entry.file_name()) {
             if device == "all" || device == "default" {
                 continue; // Links made later shall not obey advertisements: they may be pods'.

@@ -171,8 +171,9 @@ impl Task {
             None => {
                 let resyncs = self.state.resyncs + 1;
                 tracing::warn!(resyncs, "netlink messages were lost; reading everything anew");
+                let downs = self.state.downs + 1;
                 self.state = read_all(&self.netlink, &self.config.tables).await?;
-                self.state.resyncs = resyncs;
+                (self.state.resyncs, self.state.downs) = (resyncs, downs);
                 true
             }
         };

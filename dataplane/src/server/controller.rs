@@ -310,6 +310,7 @@ impl Controller {
     async fn sync_host(&mut self) {
         if let Some(kernel) = &mut self.kernel {
             kernel.sync_host(self.tables.node()).await;
+            self.shared.kernel_problems.store(Arc::new(kernel.problems()));
         }
     }
 

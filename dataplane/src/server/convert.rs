@@ -7,9 +7,8 @@ use weir_api::v1;
 use weir_packet::{Addr, Mac, protocol};
 use weir_tables::policy::{IdentityId, SelectorId};
 use weir_tables::{
-    Algorithm, Backend, BackendAddr, BackendState, DsrDispatch, Endpoint, FailureMode, Forwarding,
-    Frontend, FrontendKey, FrontendType, MaglevParams, NodeConfig, NodePorts, Object, ObjectRef,
-    PortId, Prefix, SnatPorts, SourceRanges,
+    Algorithm, Backend, BackendAddr, BackendState, Endpoint, FailureMode, Forwarding, Frontend,
+    FrontendKey, FrontendType, Object, ObjectRef, PortId, Prefix, SourceRanges,
 };
 
 /// Why an object cannot be a row. The message says which field.
@@ -33,6 +32,8 @@ impl BadObject {
     }
 }
 
+mod bandwidth;
+mod node;
 mod policy;
 
 pub use policy::{show_direction, show_rule, show_verdict_kind};
@@ -51,7 +52,7 @@ pub fn object(object: &v1::Object) -> Result<Object> {
             backends: set.backends.iter().map(backend).collect::<Result<_>>()?,
         },
         Kind::Endpoint(endpoint) => Object::Endpoint(self::endpoint(endpoint)?),
-        Kind::Node(node) => Object::Node(self::node(node)?),
+        Kind::Node(node) => Object::Node(node::node(node)?),
         Kind::Identity(identity) => Object::Identity(policy::identity(identity)?),
         Kind::PeerAddress(address) => {
             let (prefix, identity) = policy::peer_address(address)?;
@@ -214,32 +215,7 @@ fn endpoint(endpoint: &v1::Endpoint) -> Result<Endpoint> {
         identity: IdentityId(endpoint.identity),
         policy: (!rules.is_empty()).then(|| rules.clone()),
         is_audited: endpoint.policy_audit,
-    })
-}
-
-fn node(node: &v1::NodeConfig) -> Result<NodeConfig> {
-    let addresses = node.addresses.iter().map(|bytes| addr("addresses", bytes));
-    let dsr_dispatch = match v1::DsrDispatch::try_from(node.dsr_dispatch) {
-        Ok(v1::DsrDispatch::Unspecified | v1::DsrDispatch::Geneve) => DsrDispatch::Geneve,
-        Ok(v1::DsrDispatch::Ipip) => DsrDispatch::Ipip,
-        Ok(v1::DsrDispatch::Option) => DsrDispatch::Option,
-        Err(_) => return Err(unsupported("dsr_dispatch", node.dsr_dispatch)),
-    };
-    let snat = port_range("snat_port_min", node.snat_port_min, node.snat_port_max)?;
-    let node_ports = port_range("node_port_min", node.node_port_min, node.node_port_max)?;
-    Ok(NodeConfig {
-        name: node.name.clone(),
-        addresses: addresses.collect::<Result<_>>()?,
-        maglev: MaglevParams::new(node.maglev_table_size, &node.maglev_seed)?,
-        service_ranges: prefixes("service_ranges", &node.service_ranges)?,
-        cluster_ranges: prefixes("cluster_ranges", &node.cluster_ranges)?,
-        masquerade: node.masquerade,
-        masquerade_exclusions: prefixes("masquerade_exclusions", &node.masquerade_exclusions)?,
-        dsr_dispatch,
-        snat_ports: snat.map(|(min, max)| SnatPorts { min, max }).unwrap_or_default(),
-        node_ports: node_ports.map(|(min, max)| NodePorts { min, max }).unwrap_or_default(),
-        policy_audit: node.policy_audit,
-        policy_reject: node.policy_reject,
+        bandwidth: bandwidth::bandwidth(endpoint.bandwidth.as_ref())?,
     })
 }
 
@@ -251,18 +227,6 @@ fn prefix(field: &'static str, prefix: &v1::Prefix) -> Result<Prefix> {
     let (address, length) =
         parse_prefix(prefix).map_err(|source| BadObject::Field { field, source })?;
     Prefix::new(Addr::from(address), length).ok_or_else(|| unsupported(field, length))
-}
-
-/// A range of ports, both ends included; `None` where both are 0.
-fn port_range(field: &'static str, min: u32, max: u32) -> Result<Option<(u16, u16)>> {
-    if (min, max) == (0, 0) {
-        return Ok(None);
-    }
-    let (min, max) = (l4_port(field, min)?, l4_port(field, max)?);
-    if min > max {
-        return Err(unsupported(field, format_args!("{min}-{max}")));
-    }
-    Ok(Some((min, max)))
 }
 
 fn addr(field: &'static str, bytes: &[u8]) -> Result<Addr> {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -23,15 +24,19 @@ use crate::verdicts::ROWS;
 /// Asked with each scrape: what only the eBPF maps know, as (outcome, packets).
 pub type XdpOutcomes = dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync;
 
-/// Serves until the process ends.
-pub async fn serve(
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    outcomes: Arc<XdpOutcomes>,
-) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+/// How often an address is tried that another process has, as the one before this may for a moment.
+const BIND_AGAIN: Duration = Duration::from_millis(500);
+/// After an error of a connection, as for want of file descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves until the process ends. An address that cannot be had is tried again for as long.
+pub async fn serve(address: SocketAddr, shared: Arc<Shared>, outcomes: Arc<XdpOutcomes>) {
+    let listener = bind(address).await;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
         let (shared, outcomes) = (Arc::clone(&shared), Arc::clone(&outcomes));
         tokio::spawn(async move {
             let service = service_fn(move |request| {
@@ -43,6 +48,24 @@ pub async fn serve(
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
+    }
+}
+
+async fn bind(address: SocketAddr) -> TcpListener {
+    let mut is_told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "/metrics and /healthz are served");
+                return listener;
+            }
+            Err(error) if !is_told => {
+                tracing::warn!(%error, %address, "/metrics is not served yet: trying again");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(BIND_AGAIN).await;
     }
 }
 

@@ -16,6 +16,7 @@ use super::host::{HostView, OwnAddresses, Touched, l4_port};
 use crate::attach::{AttachError, Interface, Maps, PortKind, Programs};
 use crate::netlink::{self, KernelState, KernelWatch, Netlink, PortRange, Trunk, port_ranges};
 
+mod cluster;
 mod network;
 
 /// Why the kernel does not do what an object needs.
@@ -51,6 +52,7 @@ pub struct Kernel {
     saved_sysctls: PathBuf,
     /// The ranges that they were set for.
     cleared: Option<(PortRange, PortRange)>,
+    cluster: cluster::Cluster,
 }
 
 /// What a node's kernel side is made of.
@@ -100,6 +102,7 @@ impl Kernel {
             own: OwnAddresses::default(),
             saved_sysctls: saved_sysctls(&parts.run_dir),
             cleared: None,
+            cluster: cluster::Cluster::default(),
         };
         let entry = kernel.port_entry(WorkerId(0), FailureMode::Open);
         kernel.maps.set_port(kernel.host.outer.ifindex, entry)?;
@@ -213,6 +216,7 @@ impl Kernel {
             tracing::warn!(%error, "not all packets to the node's own addresses are served");
         }
         self.clear_ports(node);
+        self.sync_ways(node).await;
         if self.view.is_routes_dirty {
             let routes = self.view.service_routes();
             match self.set_service_ranges(&routes).await {
@@ -228,6 +232,8 @@ impl Kernel {
                 ),
             }
         }
+        // Last: the kernel answers for what it routes into the host port.
+        self.sync_announced(node).await;
     }
 
     /// Forgets addresses and L4 ports that nobody has claimed since an earlier process left them,

@@ -14,17 +14,23 @@
 //! - [`sync`] and [`observe`] are the gRPC services, [`snat_usage`] and [`policy`] questions to the
 //!   latter; [`http`] is `/metrics` and `/healthz`.
 //! - [`state_file`] keeps the last accepted state, so that a restart needs no agent.
-//! - [`node`] puts devices, workers and this thread together at start.
+//! - [`node`] puts devices, workers and this thread together at start, on the interfaces that
+//!   [`uplinks`] finds, with the [`privileges`] that it needs. [`lock`] and [`health`] are about
+//!   the process as such: one per node, and how it does.
 
 pub mod controller;
 pub mod convert;
+pub mod health;
 pub mod host;
 pub mod http;
 pub mod kernel;
+pub mod lock;
 pub mod node;
 pub mod observe;
 pub mod policy;
+pub mod privileges;
 pub mod shared;
 pub mod snat_usage;
 pub mod state_file;
 pub mod sync;
+pub mod uplinks;

@@ -4,12 +4,15 @@
 //! sockets enter the kernel's map before any address is ours, and flows are adopted before the
 //! first packet.
 
+use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
@@ -19,7 +22,9 @@ use weir_xdp_redirect::{FailureMode, trunk_slot, uplink_slot_base};
 
 use super::kernel::{Kernel, KernelParts};
 use super::shared::{DeviceView, Shared, WorkerView};
-use crate::attach::{Heartbeats, Interface, Maps, Programs, UplinkAttachment, XdpMode};
+use super::uplinks::{self, Uplinks, Wanted};
+use crate::attach::{Heartbeats, Interface, Loader, Maps, Programs, TcHook};
+use crate::attach::{UplinkAttachment, XdpMode};
 use crate::clock::{Clock, Instant, MonotonicClock};
 use crate::device::Checksum;
 use crate::device::xsk::{Region, RegionConfig, XskConfig, XskDevice, XskError};
@@ -27,6 +32,7 @@ use crate::flow::store::{self, Adopted, StoreOptions};
 use crate::flow::{FlowTable, Timeouts};
 use crate::memory::{Frame, Pool, pools};
 use crate::netlink::{HostPortConfig, KernelWatch, Netlink, Trunk, TrunkConfig, WatchConfig};
+use crate::netlink::{Link, offload};
 use crate::verdicts::VerdictLog;
 use crate::worker::{Counters, Doorbell, Parts, Sleeper, Waker, Worker, connect};
 
@@ -39,7 +45,7 @@ pub struct NodeOptions {
     pub workers: u8,
     /// Pin worker n to CPU n; not where several nodes share a machine.
     pub pin_workers: bool,
-    pub uplinks: Vec<String>,
+    pub uplinks: Wanted,
     pub failure_mode: FailureMode,
     pub metrics_address: Option<SocketAddr>,
     /// Entries per worker; a flow with its answers takes two.
@@ -47,9 +53,27 @@ pub struct NodeOptions {
     pub timeouts: Timeouts,
     /// Frames per worker.
     pub frames: u32,
-    /// Bytes of an IP packet on the trunks.
-    pub mtu: u32,
 }
+
+impl NodeOptions {
+    /// Packet memory of the process, bytes.
+    pub fn locked_bytes(&self) -> u64 {
+        let chunks = u64::from(self.frames) * u64::from(self.workers);
+        chunks * u64::from(RegionConfig::DEFAULT.chunk_size)
+    }
+}
+
+/// Everything that can be made while another process still has the node.
+pub struct Prepared {
+    netlink: Netlink,
+    watch: KernelWatch,
+    uplinks: Uplinks,
+    loader: Loader,
+    memory: Part<(Region, Spare)>,
+}
+
+/// Frames that may be given up with the process, before they have a pool.
+type Spare = ManuallyDrop<Vec<Frame>>;
 
 /// A started node: workers run already.
 pub struct Node {
@@ -62,6 +86,9 @@ pub struct Node {
     pub unresolved: Vec<rtrb::Consumer<NextHop>>,
     pub threads: Vec<JoinHandle<()>>,
     pub stop: Arc<AtomicBool>,
+    /// The workers' sockets, and where their heartbeats are.
+    slots: Vec<u32>,
+    pin_dir: PathBuf,
 }
 
 /// One socket of one worker, before it starts.
@@ -72,39 +99,52 @@ struct Socket {
     view: Arc<DeviceView>,
 }
 
+/// Does what disturbs nobody: finds the uplinks, gets packet memory, reads the kernel's types.
+pub async fn prepare(options: &NodeOptions) -> Result<Prepared> {
+    let netlink = Netlink::open()?;
+    let watch = KernelWatch::start(WatchConfig::default()).await?;
+    let uplinks = uplinks::find(&options.uplinks, &watch).await?;
+    let memory = begin_memory(options)?;
+    let loader = Loader::new(&options.pin_dir);
+    let names: Vec<&str> = uplinks.links.iter().map(|link| link.name.as_str()).collect();
+    tracing::info!(uplinks = names.join(","), mtu = uplinks.mtu, "prepared");
+    Ok(Prepared { netlink, watch, uplinks, loader, memory })
+}
+
 /// Builds and starts a node. Whatever fails is named, with what to do.
-pub async fn start(options: &NodeOptions) -> Result<Node> {
+pub async fn start(options: &NodeOptions, prepared: Prepared) -> Result<Node> {
     let workers = usize::from(options.workers);
     let mut phases = Phases::start();
-    let memory = begin_memory(options)?;
-    let netlink = Netlink::open()?;
-    let config = TrunkConfig { mtu: options.mtu, ..TrunkConfig::default() };
+    let Prepared { netlink, watch, uplinks: found, loader, memory } = prepared;
+    // As large as a frame: what is too large for the way on is told by a worker.
+    let config = TrunkConfig { mtu: uplinks::MTU_MAX, ..TrunkConfig::default() };
     let mut trunks = Vec::new();
     for worker in 0..workers {
         trunks.push(netlink.ensure_trunk(worker as u32, &config).await?);
     }
-    let host_config = HostPortConfig { mtu: options.mtu, ..HostPortConfig::default() };
+    let host_config = HostPortConfig { mtu: found.mtu, ..HostPortConfig::default() };
     let host = netlink.ensure_host_port(&host_config).await?;
     phases.end("host port and trunks");
-    let watch = KernelWatch::start(WatchConfig::default()).await?;
-    phases.end("the kernel's routes");
-    let mut programs = Programs::open(&options.pin_dir)?;
+    let hook = TcHook::of_this_kernel();
+    let mut programs = Programs::open_with(loader, hook)?;
     // While programs are replaced, which is waiting more than work.
     let flows = begin_flows(options)?;
     phases.end("programs");
 
-    let uplinks = attach_uplinks(&programs, options)?;
+    let uplinks = attach_uplinks(&programs, &found.links)?;
     attach_trunks(&mut programs, &trunks)?;
     phases.end("programs on uplinks and trunks");
     let (region, frames) = join(memory)?;
-    let pools = pools(frames, workers);
+    let pools = pools(ManuallyDrop::into_inner(frames), workers);
     phases.end("packet buffers");
-    let mut sockets = Sockets::new(region, options, host.outer.ifindex);
+    let mut sockets = Sockets::new(region, options, found.links.len(), host.outer.ifindex);
+    sockets.degraded.extend(found.degraded);
     sockets.open_uplinks(uplinks)?;
     sockets.open_trunks(&trunks)?;
     phases.end("sockets");
     let Sockets { sockets, uplinks, degraded, .. } = sockets;
     enter_map(&programs, &sockets)?;
+    let capabilities = capabilities(hook, &found.links, &sockets);
     let (doorbell, bell) = Doorbell::new().context("doorbell")?;
     let plan = Plan::new(options, pools, flows, &uplinks, &sockets, doorbell)?;
     phases.end("flows");
@@ -112,16 +152,11 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
         snapshots: Arc::clone(&plan.snapshots),
         workers: plan.views(options),
         devices: sockets.iter().map(|socket| Arc::clone(&socket.view)).collect(),
-        started: phases.started,
-        accepted_revision: 0.into(),
-        from_disk: false.into(),
-        agent_connected: false.into(),
         adopted_flows: plan.adopted,
         degraded,
-        mtu: options.mtu,
-        capabilities: std::collections::BTreeMap::new(),
-        run_dir: options.run_dir.clone(),
-        acknowledged: tokio::sync::Notify::new(),
+        mtu: found.mtu,
+        capabilities,
+        ..Shared::idle(phases.started, &options.run_dir)
     });
     let kernel = Kernel::new(KernelParts {
         programs,
@@ -135,9 +170,30 @@ pub async fn start(options: &NodeOptions) -> Result<Node> {
     })?;
     phases.end("programs' settings");
     let stop = Arc::new(AtomicBool::new(false));
-    let Threads { handles, unresolved } = plan.spawn(sockets, options, &stop)?;
+    let slots = sockets.iter().map(|socket| socket.slot).collect();
+    let Threads { handles: threads, unresolved } = plan.spawn(sockets, options, &stop)?;
     phases.end("workers");
-    Ok(Node { kernel: Some(kernel), shared, doorbell: bell, unresolved, threads: handles, stop })
+    let (kernel, pin_dir) = (Some(kernel), options.pin_dir.clone());
+    Ok(Node { kernel, shared, doorbell: bell, unresolved, threads, stop, slots, pin_dir })
+}
+
+/// What kernel and devices can do, for people.
+fn capabilities(hook: TcHook, uplinks: &[Link], sockets: &[Socket]) -> BTreeMap<String, String> {
+    let uname = rustix::system::uname();
+    let tcx = if hook == TcHook::Tcx { "yes" } else { "no: clsact" };
+    let mut all = BTreeMap::from([
+        ("kernel".to_owned(), uname.release().to_string_lossy().into_owned()),
+        ("tcx".to_owned(), tcx.to_owned()),
+    ]);
+    for Link { name, mtu, .. } in uplinks {
+        let views = sockets.iter().map(|socket| &socket.view).filter(|view| view.name == *name);
+        let queues = views.clone().count();
+        let mode = views.clone().next().map_or("no", |view| view.xdp_mode);
+        let driver = offload::driver(name).unwrap_or_else(|_| "unknown driver".into());
+        let text = format!("{driver}, {queues} queues, {mode} XDP, no zero-copy, MTU {mtu}");
+        all.insert(format!("uplink {name}"), text);
+    }
+    all
 }
 
 /// What takes how long at the start, for those who must make it shorter.
@@ -194,16 +250,16 @@ fn enter_map(programs: &Programs, sockets: &[Socket]) -> Result<()> {
 
 fn attach_uplinks(
     programs: &Programs,
-    options: &NodeOptions,
+    uplinks: &[Link],
 ) -> Result<Vec<(Interface, UplinkAttachment)>> {
-    let attach = |(number, name): (usize, &String)| {
-        let device = Interface::by_name(name)?;
+    let attach = |(number, link): (usize, &Link)| {
+        let device = Interface::by_name(&link.name)?;
         let attached = programs.attach_uplink(&device, number as u32)?;
         let (mode, reason) = (attached.mode, &attached.reason);
-        tracing::info!(uplink = name, ?mode, reason, "XDP attached");
+        tracing::info!(uplink = link.name, ?mode, reason, "XDP attached");
         Ok((device, attached))
     };
-    options.uplinks.iter().enumerate().map(attach).collect()
+    uplinks.iter().enumerate().map(attach).collect()
 }
 
 fn attach_trunks(programs: &mut Programs, trunks: &[Trunk]) -> Result<()> {
@@ -227,9 +283,9 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn new(region: Region, options: &NodeOptions, host: u32) -> Sockets {
+    fn new(region: Region, options: &NodeOptions, uplinks: usize, host: u32) -> Sockets {
         // A worker's devices may lend out three quarters of its frames; the rest are in flight.
-        let devices = 1 + options.uplinks.len() as u32;
+        let devices = 1 + uplinks as u32;
         let fill_max = prev_power_of_two(options.frames * 3 / 4 / devices).min(4096);
         Sockets {
             region,
@@ -453,10 +509,13 @@ fn run_worker(
 }
 
 /// Gets the packet memory, on a thread of its own.
-fn begin_memory(options: &NodeOptions) -> Result<Part<(Region, Vec<Frame>)>> {
+fn begin_memory(options: &NodeOptions) -> Result<Part<(Region, Spare)>> {
     let chunks = options.frames * u32::from(options.workers);
     let config = RegionConfig { chunks, ..RegionConfig::DEFAULT };
-    beside("weir-memory", move || Ok(Region::new(config)?))
+    beside("weir-memory", move || {
+        let (region, frames) = Region::new(config)?;
+        Ok((region, ManuallyDrop::new(frames)))
+    })
 }
 
 /// Opens the workers' flow tables, each on a thread of its own.
@@ -509,7 +568,10 @@ fn prev_power_of_two(number: u32) -> u32 {
 
 impl Node {
     /// Stops the workers and waits for them. Programs, links and maps stay, for the next process.
-    pub fn stop(self) {
+    /// With `hold` they go on as if a worker were about to come back: for so long pods' packets,
+    /// and those to services, are dropped instead of left to the kernel, which would answer for
+    /// connections that it does not know.
+    pub fn stop(self, hold: Option<Duration>) {
         self.stop.store(true, Ordering::Relaxed);
         for view in &self.shared.workers {
             view.waker.wake();
@@ -517,6 +579,13 @@ impl Node {
         for thread in self.threads {
             // A worker that panicked has said so itself.
             let _ = thread.join();
+        }
+        let Some(hold) = hold else { return };
+        let held = Heartbeats::open(&self.pin_dir)
+            .and_then(|mut beats| beats.hold(&self.slots, MonotonicClock.now().0, hold));
+        match held {
+            Ok(()) => tracing::info!(?hold, "pods' packets are held back for the next process"),
+            Err(error) => tracing::warn!(%error, "pods' packets are not held back"),
         }
     }
 }

@@ -160,9 +160,19 @@ pub fn drops(shared: &Shared) -> impl Iterator<Item = (Drop, u64)> {
 /// What is wrong right now, for people.
 pub fn degraded(shared: &Shared) -> Vec<String> {
     let mut problems = shared.degraded.clone();
+    problems.extend(shared.kernel_problems.load().iter().cloned());
+    problems.extend(hanging(shared));
+    problems
+}
+
+/// The workers that do not move, for people.
+pub fn hanging(shared: &Shared) -> Vec<String> {
+    let mut problems = Vec::new();
     let now = MonotonicClock.now().0;
     for (worker, view) in shared.workers.iter().enumerate() {
-        let silent_ns = now.saturating_sub(view.counters.read().last_turn_ns);
+        // One that has just started has not moved yet.
+        let last_ns = view.counters.read().last_turn_ns.max(shared.started.0);
+        let silent_ns = now.saturating_sub(last_ns);
         if silent_ns > HANGS_NS {
             let seconds = silent_ns / 1_000_000_000;
             problems.push(format!("worker {worker} has not moved for {seconds} s"));

@@ -26,6 +26,8 @@ pub struct Shared {
     pub adopted_flows: u32,
     /// What was found degraded at start, for people.
     pub degraded: Vec<String>,
+    /// What the kernel does not do for the state of now, for people.
+    pub kernel_problems: ArcSwap<Vec<String>>,
     /// Largest IP packet of pods, bytes.
     pub mtu: u32,
     /// What kernel and devices can do, for people.
@@ -121,6 +123,26 @@ impl DeviceView {
 }
 
 impl Shared {
+    /// Of a process without workers and devices, whose tables are empty.
+    pub fn idle(started: Instant, run_dir: &std::path::Path) -> Shared {
+        Shared {
+            snapshots: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            workers: Vec::new(),
+            devices: Vec::new(),
+            started,
+            accepted_revision: 0.into(),
+            from_disk: false.into(),
+            agent_connected: false.into(),
+            adopted_flows: 0,
+            degraded: Vec::new(),
+            kernel_problems: ArcSwap::default(),
+            mtu: 0,
+            capabilities: std::collections::BTreeMap::new(),
+            run_dir: run_dir.to_owned(),
+            acknowledged: Notify::new(),
+        }
+    }
+
     /// Publishes a snapshot and wakes the workers to it.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshots.store(Arc::new(snapshot));

@@ -25,6 +25,7 @@ use crate::pipeline::{self, Context, UNRESOLVED_MAX};
 use crate::verdicts::VerdictLog;
 
 mod handoff;
+mod policer;
 mod sleep;
 
 pub use handoff::{HandoffPorts, connect};
@@ -74,6 +75,7 @@ pub struct Worker<D> {
     /// The snapshot of this turn.
     snapshot: Arc<Snapshot>,
     batch: Batch,
+    policer: policer::Policer,
     unresolved: Vec<NextHop>,
     answers_left: u32,
     answers_at_ms: u32,
@@ -88,6 +90,7 @@ impl<D: Device> Worker<D> {
             snapshot: parts.snapshots.load_full(),
             newest: Cache::new(Arc::clone(&parts.snapshots)),
             batch: Batch::new(),
+            policer: policer::Policer::default(),
             unresolved: Vec::with_capacity(UNRESOLVED_MAX),
             answers_left: ANSWERS_BURST,
             answers_at_ms: 0,
@@ -122,12 +125,14 @@ impl<D: Device> Worker<D> {
         let newest = self.newest.load();
         if !Arc::ptr_eq(newest, &self.snapshot) {
             self.snapshot = Arc::clone(newest);
+            self.policer.follow(&self.snapshot, now);
         }
         self.allow_answers(now.as_millis_wrapping());
         let mut moved = 0;
         for device in 0..self.parts.devices.len() {
             self.parts.devices[device].recv(&mut self.batch, &mut self.parts.pool);
             self.parts.counters.count_received(self.batch.len());
+            self.police_sent(now);
             moved += self.process(now);
         }
         for _ in 0..HANDOFF_BATCHES {
@@ -264,6 +269,7 @@ impl<D: Device> Worker<D> {
         );
         // Taken apart at once: moving whole packets would cost more than sending their frames.
         for Packet { frame, port, verdict, .. } in self.batch.drain() {
+            let verdict = self.policer.judge(verdict, &frame, snapshot, now);
             parts.carry_out(frame, port, verdict, snapshot);
         }
         if !self.unresolved.is_empty() {

@@ -35,11 +35,12 @@ pub use backend_set::{Algorithm, Backend, BackendSet, BackendState};
 pub use ids::{BackendAddr, PortId, WorkerId};
 pub use jhash::flow_hash;
 pub use maglev::{MaglevError, MaglevParams, MaglevTable};
+pub use murmur3::murmur3_x64_128;
 pub use network::{HostPort, Network, NextHop, Prefix, Route, RouteTarget, Uplink};
 pub use rejection::Rejection;
 pub use rows::{
-    DsrDispatch, Endpoint, FailureMode, Forwarding, Frontend, FrontendKey, FrontendType,
-    NodeConfig, NodePorts, Object, ObjectRef, SnatPorts, SourceRanges,
+    Bandwidth, DsrDispatch, Endpoint, FailureMode, Forwarding, Frontend, FrontendKey, FrontendType,
+    NodeConfig, NodePorts, Object, ObjectRef, PodRoute, Rate, SnatPorts, SourceRanges,
 };
 pub use snapshot::{Egress, Snapshot};
 pub use tables::Tables;

@@ -134,6 +134,25 @@ pub struct Endpoint {
     pub policy: Option<String>,
     /// What policy denies passes, and is told.
     pub is_audited: bool,
+    /// How fast the pod may receive and send.
+    pub bandwidth: Bandwidth,
+}
+
+/// Limits of a pod; a direction without one is as fast as it can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// What the pod receives.
+    pub ingress: Option<Rate>,
+    /// What the pod sends.
+    pub egress: Option<Rate>,
+}
+
+/// A token bucket: bytes of IP packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub bytes_per_s: u64,
+    /// What may go at once after a silence, bytes.
+    pub burst_bytes: u64,
 }
 
 impl Endpoint {
@@ -148,6 +167,7 @@ impl Endpoint {
             identity: IdentityId::UNKNOWN,
             policy: None,
             is_audited: false,
+            bandwidth: Bandwidth::default(),
         }
     }
 }
@@ -173,6 +193,20 @@ pub struct NodeConfig {
     pub policy_audit: bool,
     /// Who is denied is told at once.
     pub policy_reject: bool,
+    /// Ranges of this node's own pods: addresses inside that no pod has are unreachable.
+    pub pod_ranges: Vec<Prefix>,
+    /// Ways to the pods of other nodes.
+    pub pod_routes: Vec<PodRoute>,
+    /// Addresses of load balancers that this node answers neighbours for.
+    pub announced: Vec<Addr>,
+}
+
+/// Pods of `destination` are reached by the node at `via`, where that is on a link of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodRoute {
+    pub destination: Prefix,
+    /// Of the same family.
+    pub via: Addr,
 }
 
 /// How the frontend's address travels to the backend's node.

@@ -10,7 +10,7 @@ use crate::backend_set::BackendSet;
 use crate::ids::{PortId, WorkerId};
 use crate::network::{NextHop, Prefix, PrefixMap, RouteTarget};
 use crate::policy::{Direction, L4, PolicyTable, PolicyVerdict, PolicyView};
-use crate::rows::{DsrDispatch, Endpoint, Frontend, FrontendKey, NodeConfig, SnatPorts};
+use crate::rows::{Bandwidth, DsrDispatch, Endpoint, Frontend, FrontendKey, NodeConfig, SnatPorts};
 use crate::tables::{ENDPOINTS_MAX, FRONTENDS_MAX};
 
 /// An endpoint as workers see it.
@@ -95,6 +95,8 @@ pub struct Snapshot {
     pub(crate) service_addrs: HashTrieMapSync<Addr, u32>,
     pub(crate) endpoints: HashTrieMapSync<Addr, Arc<EndpointRow>>,
     pub(crate) ports: HashTrieMapSync<PortId, Arc<EndpointRow>>,
+    /// Of endpoints that have any.
+    pub(crate) limits: HashTrieMapSync<PortId, Bandwidth>,
     pub(crate) host_addrs: HashTrieMapSync<Addr, ()>,
     pub(crate) neighbours: HashTrieMapSync<(PortId, Addr), u16>,
     pub(crate) routes: Arc<PrefixMap<RouteTarget>>,
@@ -201,6 +203,17 @@ impl Snapshot {
     /// The pod behind a port.
     pub fn endpoint_at(&self, port: PortId) -> Option<&Endpoint> {
         self.ports.get(&port).map(|row| &row.endpoint)
+    }
+
+    /// Whether any endpoint may not receive or send as fast as it can.
+    #[inline]
+    pub fn has_limits(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    /// The endpoints that have limits, by port.
+    pub fn limits(&self) -> impl Iterator<Item = (PortId, Bandwidth)> {
+        self.limits.iter().map(|(port, limits)| (*port, *limits))
     }
 
     fn row_at(&self, port: PortId) -> Option<&EndpointRow> {

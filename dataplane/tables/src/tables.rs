@@ -11,7 +11,7 @@ use crate::ids::{PortId, WorkerId};
 use crate::network::{Network, index_routes};
 use crate::policy::Policies;
 use crate::rejection::{Rejection, check_backends, check_unicast};
-use crate::rows::{Endpoint, Frontend, Object, ObjectRef};
+use crate::rows::{Bandwidth, Endpoint, Frontend, Object, ObjectRef};
 use crate::snapshot::{EndpointRow, NodeView, Snapshot};
 
 /// Most frontends of a node.
@@ -245,6 +245,9 @@ impl Tables {
             self.next.endpoints.insert_mut(*addr, Arc::clone(&row));
         }
         self.next.ports.insert_mut(row.endpoint.port, Arc::clone(&row));
+        if row.endpoint.bandwidth != Bandwidth::default() {
+            self.next.limits.insert_mut(row.endpoint.port, row.endpoint.bandwidth);
+        }
         self.endpoints.insert(name, row);
         Ok(())
     }
@@ -295,6 +298,7 @@ impl Tables {
             self.policies.release(slot);
         }
         self.next.ports.remove_mut(&row.endpoint.port);
+        self.next.limits.remove_mut(&row.endpoint.port);
         self.adjacencies.remove(Target::Port(row.endpoint.port));
     }
 

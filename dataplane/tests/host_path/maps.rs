@@ -18,7 +18,7 @@ use weir_xdp_redirect::{AddressClass, FailureMode, L4Port};
 use super::{Net, TCP, UDP, V4, V6, host_port, ip};
 
 /// A kernel side without workers, as [`weir_dataplane::server::node`] makes it.
-async fn kernel(net: &Net, failure_mode: FailureMode) -> Kernel {
+pub async fn kernel(net: &Net, failure_mode: FailureMode) -> Kernel {
     let netlink = Netlink::open().unwrap();
     let trunk = netlink.ensure_trunk(0, &Default::default()).await.unwrap();
     let host = host_port(&netlink).await;
@@ -50,7 +50,7 @@ fn classes(maps: &Maps) -> BTreeSet<(IpAddr, u32)> {
     maps.addresses().unwrap().into_iter().map(|(ip, class)| (ip, class.0)).collect()
 }
 
-fn key(addr: &str, l4_port: u16, protocol: u8) -> FrontendKey {
+pub fn key(addr: &str, l4_port: u16, protocol: u8) -> FrontendKey {
     FrontendKey { addr: ip(addr).into(), l4_port, protocol }
 }
 

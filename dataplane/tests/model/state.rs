@@ -247,9 +247,14 @@ impl Node {
         {
             return Decision::Dropped;
         }
+        let by_client = is_outside && row.affinity_s > 0;
+        // A NodePort of another node is subject to that node's policy.
+        let is_outside =
+            is_outside || port == PortId::UPLINK && self.place(&key.dst) == Place::Host;
         let has_affinity = row.affinity_s > 0;
         let pinned = pinned.filter(|pin| has_affinity && self.takes(service, is_outside, pin));
-        let Some(backend) = pinned.or_else(|| self.pick(service, is_outside, key)) else {
+        let Some(backend) = pinned.or_else(|| self.pick(service, is_outside, by_client, key))
+        else {
             // The balancer in front tries another node.
             return if is_outside && row.is_local { Decision::Dropped } else { Decision::Refused };
         };
@@ -290,7 +295,13 @@ impl Node {
         state == Some(Active) || (state == Some(Terminating) && !any_active)
     }
 
-    fn pick(&self, service: usize, is_outside: bool, key: &FlowKey) -> Option<BackendAddr> {
+    fn pick(
+        &self,
+        service: usize,
+        is_outside: bool,
+        by_client: bool,
+        key: &FlowKey,
+    ) -> Option<BackendAddr> {
         let (_, l4_port) = ports_of(key.protocol)?;
         let rows = self.backends(service, is_outside).into_iter();
         let rows = rows.map(|(name, state)| node::backend(name, self.family, l4_port, state));
@@ -301,7 +312,7 @@ impl Node {
             rows.collect(),
             MaglevParams::new(251, &[]).expect("a size that exists"),
         );
-        set.pick(key, self.services[service].affinity_s > 0).map(|backend| backend.addr)
+        set.pick(key, by_client).map(|backend| backend.addr)
     }
 
     /// A service's backends and frontends, as control sends them.

@@ -1,7 +1,7 @@
 //! A node runs weir: all of it under `weir up`, or each process by itself for tests that
 //! kill it.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use super::{Node, UPLINK};
 use crate::{Process, Result, command::program};
@@ -46,6 +46,34 @@ impl Node {
         let process = self.dataplane.insert(self.host.spawn(command)?);
         process.wait_for_output(": ready", SOON)?;
         Ok(process)
+    }
+
+    /// Runs another `weir-dataplane`, which waits for the end of the one that runs, and waits until
+    /// it is prepared. [`Node::take_over`] follows.
+    ///
+    /// # Errors
+    /// Those of [`Node::start_up`].
+    pub fn start_standby(&self, health_socket: &Path) -> Result<Process> {
+        let mut command = self.program("weir-dataplane")?;
+        command.arg("--state-dir").arg(self.state_folder()).arg("--standby");
+        command.arg("--health-socket").arg(health_socket);
+        command.args(self.dataplane_flags()).args(&self.options.dataplane_flags);
+        let process = self.host.spawn(command)?;
+        process.wait_for_output(": standby: waiting", SOON)?;
+        Ok(process)
+    }
+
+    /// Ends the dataplane as a rolling update does, with SIGTERM, and waits until the one that
+    /// stood by answers in its place.
+    ///
+    /// # Errors
+    /// [`Error::Ended`](crate::Error::Ended) with what it said; [`Error::Timeout`](crate::Error).
+    pub fn take_over(&mut self, standby: Process) -> Result<()> {
+        if let Some(before) = self.dataplane.take() {
+            before.signal("SIGTERM")?;
+            before.wait_for_success(SOON)?;
+        }
+        self.dataplane.insert(standby).wait_for_output(": ready", SOON).map(drop)
     }
 
     /// Runs `weir-agent` by itself. It need not be connected yet: [`Node::wait_until_settled`].

@@ -8,7 +8,8 @@
 
 use weir_packet::{Addr, FlowKey, protocol};
 use weir_tables::{
-    BackendAddr, DsrDispatch, Egress, Forwarding, Frontend, PortId, Snapshot, WorkerId,
+    BackendAddr, DsrDispatch, Egress, Forwarding, Frontend, FrontendType, PortId, Snapshot,
+    WorkerId,
 };
 
 use super::{
@@ -52,6 +53,10 @@ pub(super) fn decide(
     if is_outside && !frontend.source_ranges.allow(&key.src) {
         return Err(Refusal::Drop(Drop::SourceRange));
     }
+    // Who picks another node's NodePort, from inside the cluster too, gets that node's policy
+    // (Kubernetes' description of externalTrafficPolicy); other addresses are everywhere.
+    let is_node_port = frontend.kind == FrontendType::NodePort;
+    let is_outside = is_outside || is_from_uplink && is_node_port;
     let backend = choose(frontend, is_outside, key, facts, snapshot)?;
     let decision = match snapshot.resolve(&backend.addr) {
         Egress::Pod { worker, .. } if is_from_uplink && worker != facts.me => {
@@ -122,7 +127,11 @@ fn choose(
     {
         return Ok(pinned);
     }
-    let backend = set.pick(key, frontend.affinity_s > 0).ok_or_else(nobody)?;
+    // A client outside may come in at another node next, which must choose the same. One inside
+    // asks the worker that remembers, and is free after the timeout, as with kube-proxy.
+    let is_stranger = facts.port == PortId::UPLINK && !snapshot.is_in_cluster(&key.src);
+    let by_client = frontend.affinity_s > 0 && is_stranger;
+    let backend = set.pick(key, by_client).ok_or_else(nobody)?;
     let is_of_family = backend.addr.addr.is_v4() == key.dst.is_v4();
     is_of_family.then_some(backend.addr).ok_or_else(nobody)
 }

@@ -1,26 +1,12 @@
 //! Rules that are refused leave their pods closed, and what is saved says so, too.
 
-use arc_swap::ArcSwap;
-use weir_tables::Snapshot;
 use weir_tables::policy::{Direction, L4, PolicyAction, RuleId};
 
 use super::*;
 use crate::clock::Instant;
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared {
-        snapshots: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-        workers: vec![],
-        devices: vec![],
-        started: Instant(0),
-        accepted_revision: 0.into(),
-        from_disk: false.into(),
-        agent_connected: false.into(),
-        adopted_flows: 0,
-        degraded: vec![],
-        run_dir: "unused".into(),
-        acknowledged: Default::default(),
-    })
+    Arc::new(Shared::idle(Instant(0), "unused".as_ref()))
 }
 
 fn rules(action: v1::PolicyAction) -> v1::Object {
