@@ -3,6 +3,9 @@
 //! An entry is valid for one boot and one interface: interface indexes start again at boot, and a
 //! veth of the same name may be another pod's.
 
+mod extras;
+mod interfaces;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +18,10 @@ use tracing::{info, warn};
 use weir_api::convert::{ConvertError, Mac, address_bytes};
 use weir_api::v1::{AttachEndpointRequest, Endpoint, FailureMode};
 
-use crate::model::check_unicast;
+pub use extras::{BandwidthLimits, MappedPort};
+pub use interfaces::{Interfaces, KernelInterfaces};
+
+use crate::model::{HostPort, check_unicast};
 
 /// An endpoint that cannot be attached, or a store that cannot be read or written.
 #[derive(Debug, Error)]
@@ -57,6 +63,14 @@ pub enum EndpointError {
         /// What is wrong.
         reason: String,
     },
+    /// Not a port of the node and one of the pod.
+    #[error("endpoint {name}: {reason}")]
+    PortMapping {
+        /// Endpoint.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Another endpoint has this interface or address.
     #[error("endpoint {name}: {what} belongs to endpoint {owner}: detach that one first")]
     Taken {
@@ -79,35 +93,6 @@ pub enum EndpointError {
     },
 }
 
-/// How the kernel's interfaces are looked up.
-pub trait Interfaces: Send {
-    /// Index of the interface of this name; `None` where there is none.
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    fn find_index(&self, name: &str) -> io::Result<Option<u32>>;
-}
-
-/// The interfaces of the calling thread's network namespace.
-#[derive(Debug, Default)]
-pub struct KernelInterfaces;
-
-impl Interfaces for KernelInterfaces {
-    fn find_index(&self, name: &str) -> io::Result<Option<u32>> {
-        use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
-        // Longer names do not exist (IFNAMSIZ), and rustix would refuse them as an invalid call.
-        if name.is_empty() || name.len() > 15 || name.contains('\0') {
-            return Ok(None);
-        }
-        let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-        match name_to_index(&socket, name) {
-            Ok(index) => Ok(Some(index)),
-            Err(rustix::io::Errno::NODEV) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
 /// One attached pod, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachedEndpoint {
@@ -121,9 +106,21 @@ pub struct AttachedEndpoint {
     pub mac: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that lead to it, beside those of its Pod object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<MappedPort>,
+    /// How fast it may receive and send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<BandwidthLimits>,
 }
 
 impl AttachedEndpoint {
+    /// Ports of the node that lead to it, beside those of its Pod object.
+    #[must_use]
+    pub fn host_ports(&self) -> Vec<HostPort> {
+        self.port_mappings.iter().map(MappedPort::to_host_port).collect()
+    }
+
     /// As the state protocol carries it.
     ///
     /// # Errors
@@ -136,6 +133,7 @@ impl AttachedEndpoint {
             mac: self.mac.parse::<Mac>()?.0.to_vec(),
             addresses: self.addresses.iter().map(|it| address_bytes(*it)).collect(),
             failure_mode: FailureMode::Unspecified.into(),
+            bandwidth: self.bandwidth.map(BandwidthLimits::to_wire),
             ..Endpoint::default()
         })
     }
@@ -241,6 +239,26 @@ impl EndpointStore {
         self.endpoints.values()
     }
 
+    /// By name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&AttachedEndpoint> {
+        self.endpoints.get(name)
+    }
+
+    /// By the host side of its veth.
+    #[must_use]
+    pub fn find_by_interface(&self, interface: &str) -> Option<&AttachedEndpoint> {
+        self.endpoints.values().find(|it| it.interface == interface)
+    }
+
+    /// Whether this host has an interface of this name.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub fn has_interface(&self, name: &str) -> io::Result<bool> {
+        Ok(self.interfaces.find_index(name)?.is_some())
+    }
+
     /// Whether the interface is still the one that was attached.
     ///
     /// # Errors
@@ -276,7 +294,13 @@ impl EndpointStore {
             let what = format!("interface {interface}");
             return Err(EndpointError::Taken { name, what, owner });
         }
-        Ok(AttachedEndpoint { name, interface, ifindex, mac: mac.to_string(), addresses })
+        let mappings = request.port_mappings.iter().map(MappedPort::read);
+        let port_mappings: Result<Vec<_>, String> = mappings.collect();
+        let refuse = |reason| EndpointError::PortMapping { name: name.clone(), reason };
+        let port_mappings = port_mappings.map_err(refuse)?;
+        let bandwidth = request.bandwidth.as_ref().and_then(BandwidthLimits::read);
+        let mac = mac.to_string();
+        Ok(AttachedEndpoint { name, interface, ifindex, mac, addresses, port_mappings, bandwidth })
     }
 
     fn check_addresses(&self, name: &str, texts: &[String]) -> Result<Vec<IpAddr>, EndpointError> {
@@ -342,7 +366,7 @@ pub fn read_boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-fn is_pod_name(name: &str) -> bool {
+pub(crate) fn is_pod_name(name: &str) -> bool {
     let is_fine = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     let is_part = |part: &str| !part.is_empty() && part.len() <= 253 && part.bytes().all(is_fine);
     name.split_once('/').is_some_and(|(namespace, pod)| is_part(namespace) && is_part(pod))

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,27 @@ use crate::agent::AgentService;
 const CONNECTIONS_MAX: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often, and how soon, a port that is in use is tried again.
+const LISTEN_RETRIES: u32 = 30;
+const LISTEN_RETRY: Duration = Duration::from_millis(100);
+
 /// Opens the port.
 ///
 /// # Errors
 /// It is in use, or not ours.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("--metrics-address {address}: cannot listen"))
+    let mut retries = LISTEN_RETRIES;
+    loop {
+        match TcpListener::bind(address).await {
+            // In a rolling update the process before this one is just ending.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && retries > 0 => retries -= 1,
+            bound => {
+                return bound
+                    .with_context(|| format!("--metrics-address {address}: cannot listen"));
+            }
+        }
+        tokio::time::sleep(LISTEN_RETRY).await;
+    }
 }
 
 /// Answers until the task is dropped.
@@ -45,7 +60,7 @@ pub async fn serve(listener: TcpListener, service: AgentService) {
 }
 
 /// Serves `answer` on a port until the task is dropped; `what` names it in the log.
-pub(crate) async fn serve_with<A, F>(listener: TcpListener, what: &'static str, answer: A)
+pub async fn serve_with<A, F>(listener: TcpListener, what: &'static str, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send,
@@ -92,6 +107,9 @@ async fn answer(request: Request<Incoming>, service: &AgentService) -> Response<
         // As kube-proxy: /healthz for load balancers that look for nodes that forward, /livez for
         // whoever restarts this process, which helps the dataplane nothing.
         path @ ("/healthz" | "/livez") => match service.check_health().await {
+            Ok(health) if health.is_node_deleting && path == "/healthz" => unavailable(
+                "the node is being deleted: load balancers shall send it no new connections",
+            ),
             Ok(health) if health.is_synced && (health.is_connected || path == "/livez") => {
                 reply(StatusCode::OK, "text/plain", health.state + "\n")
             }
@@ -108,11 +126,8 @@ fn unavailable(reason: &str) -> Response<Full<Bytes>> {
     reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{reason}\n"))
 }
 
-pub(crate) fn reply(
-    status: StatusCode,
-    type_: &'static str,
-    text: String,
-) -> Response<Full<Bytes>> {
+/// A small page.
+pub fn reply(status: StatusCode, type_: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(type_));

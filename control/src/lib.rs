@@ -14,6 +14,7 @@
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod cni;
 pub mod compile;
 pub mod desired;
 pub mod endpoints;

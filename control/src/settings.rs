@@ -40,6 +40,8 @@ pub struct NodeSettings {
     pub policy_audit: bool,
     /// Who is denied is told at once.
     pub policy_reject: bool,
+    /// Addresses of load balancers are answered for on the nodes' own links, by one node each.
+    pub announce_l2: bool,
     /// Name of the cluster, a label of its pods; empty: the default.
     pub cluster_name: String,
 }

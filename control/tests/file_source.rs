@@ -17,7 +17,7 @@ use weir_control::source::file::spawn_file_source;
 
 struct Watched {
     folder: tempfile::TempDir,
-    batches: mpsc::UnboundedReceiver<Batch>,
+    batches: mpsc::Receiver<Batch>,
     objects: BTreeMap<ObjectKey, Object>,
     problems: Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Watched {
         for (name, text) in files {
             write(folder.path(), name, text);
         }
-        let (sender, batches) = mpsc::unbounded_channel();
+        let (sender, batches) = mpsc::channel(1);
         spawn_file_source(folder.path(), sender).unwrap();
         let mut watched = Self { folder, batches, objects: BTreeMap::new(), problems: Vec::new() };
         watched.next().await;
@@ -200,7 +200,7 @@ async fn a_directory_that_goes_away_withdraws_nothing() {
 #[tokio::test]
 async fn a_directory_that_is_not_there_is_an_error_at_start() {
     let folder = tempfile::tempdir().unwrap();
-    let (sender, _receiver) = mpsc::unbounded_channel();
+    let (sender, _receiver) = mpsc::channel(1);
     let error = spawn_file_source(&folder.path().join("none"), sender).unwrap_err();
     assert!(error.to_string().contains("none: cannot read the manifests: No such file"), "{error}");
 }

@@ -90,8 +90,11 @@ fn service() -> impl Strategy<Value = Object> {
     let addresses = (addresses(), addresses(), addresses());
     let families = vec![vec![Family::V4], Family::ALL.to_vec()];
     let families = proptest::sample::select(families);
-    (name(), created, addresses, vec(port(), 0..3), labels(), any::<bool>(), policy(), families)
-        .prop_map(|(name, created, addresses, mut ports, selector, ready, policy, families)| {
+    let classes = vec![None, None, Some("weir.dev/l2".to_owned()), Some("other".to_owned())];
+    let kinds = (families, proptest::sample::select(classes));
+    (name(), created, addresses, vec(port(), 0..3), labels(), any::<bool>(), policy(), kinds)
+        .prop_map(|(name, created, addresses, mut ports, selector, ready, policy, kinds)| {
+            let (families, class) = kinds;
             ports.sort_by_key(|it| it.l4_port);
             ports.dedup_by_key(|it| it.l4_port);
             let (cluster_ips, load_balancer_ips, external_ips) = addresses;
@@ -102,6 +105,7 @@ fn service() -> impl Strategy<Value = Object> {
                 created,
                 cluster_ips,
                 load_balancer_ips,
+                load_balancer_class: class,
                 external_ips,
                 ports,
                 node_port_families: families,
@@ -179,8 +183,9 @@ fn pod() -> impl Strategy<Value = Object> {
 fn node() -> impl Strategy<Value = Object> {
     let zone = proptest::option::of("z[12]");
     let pod_range = proptest::option::of("10\\.[01]\\.0\\.0/16");
-    (1..3_u8, vec(address("1"), 0..3), any::<bool>(), labels(), zone, pod_range).prop_map(
-        |(i, addresses, is_internal, mut labels, zone, pod_range)| {
+    let conditions = (proptest::bool::weighted(0.8), proptest::bool::weighted(0.2));
+    (1..3_u8, vec(address("1"), 0..3), any::<bool>(), labels(), zone, pod_range, conditions)
+        .prop_map(|(i, addresses, is_internal, mut labels, zone, pod_range, conditions)| {
             labels.extend(zone.map(|it| (ZONE_LABEL.to_owned(), it)));
             Object::Node(Node {
                 name: Name::new("", &format!("n{i}")),
@@ -189,10 +194,10 @@ fn node() -> impl Strategy<Value = Object> {
                 addresses,
                 labels,
                 pod_ranges: pod_range.iter().map(|it| it.parse().unwrap()).collect(),
-                is_ready: true,
+                is_ready: conditions.0,
+                is_deleting: conditions.1,
             })
-        },
-    )
+        })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -216,7 +221,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn new_desired() -> Desired {
-    let settings = NodeSettings { name: "n1".into(), ..NodeSettings::default() };
+    let settings = NodeSettings { name: "n1".into(), announce_l2: true, ..NodeSettings::default() };
     Desired::new(settings)
 }
 

@@ -5,16 +5,20 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use tracing::{debug, info, warn};
+use weir_api::health::Health;
 use weir_api::metrics::LatencyHistogram;
 use weir_api::v1::{AttachEndpointReply, AttachEndpointRequest, DetachEndpointReply, Verdict};
 
+use super::SourceInfo;
+use super::attach::Waiter;
 use super::health::HealthServers;
 use crate::clock::Clock;
-use crate::desired::{Desired, DesiredKey};
-use crate::endpoints::{EndpointError, EndpointStore};
+use crate::cni::CniState;
+use crate::desired::Desired;
+use crate::endpoints::EndpointStore;
 use crate::link::{LinkEvent, OpenLink};
 use crate::model::{Kind, Problem};
 use crate::publish::Publisher;
@@ -24,14 +28,15 @@ use crate::source::Batch;
 #[derive(Debug)]
 pub struct Inputs {
     /// From the source.
-    pub batches: mpsc::UnboundedReceiver<Batch>,
+    pub batches: mpsc::Receiver<Batch>,
     /// From the stream to the dataplane.
     pub link: mpsc::UnboundedReceiver<LinkEvent>,
     /// From callers.
     pub requests: mpsc::Receiver<Request>,
 }
 
-type Answer<T> = oneshot::Sender<Result<T, Status>>;
+/// Where an answer goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Status>>;
 
 /// How soon a health check's port is tried again that something else has.
 const HEALTH_RETRY: Duration = Duration::from_secs(5);
@@ -44,23 +49,30 @@ pub enum Request {
     Detach(String, Answer<DetachEndpointReply>),
     /// Look at the state.
     Read(Box<dyn FnOnce(&Core) + Send>),
+    /// Change the state.
+    Change(Box<dyn FnOnce(&mut Core) + Send>),
 }
 
 /// The agent's state.
 pub struct Core {
-    pub(super) desired: Desired,
-    pub(super) endpoints: EndpointStore,
-    pub(super) publisher: Publisher,
-    pub(super) clock: Clock,
-    pub(super) is_synced: bool,
+    pub(crate) desired: Desired,
+    pub(crate) endpoints: EndpointStore,
+    pub(crate) publisher: Publisher,
+    pub(crate) clock: Clock,
+    pub(crate) is_synced: bool,
     pub(super) source_problems: Vec<Problem>,
+    /// Nothing is known of a source that only sends batches.
+    pub(super) source: Option<SourceInfo>,
+    readiness: Option<watch::Sender<Health>>,
     pub(super) health: HealthServers,
     pub(super) counters: Counters,
     pub(super) dataplane_socket: PathBuf,
     /// Why the stream is closed; empty while it is open.
-    pub(super) link_reason: String,
+    pub(crate) link_reason: String,
+    /// Addresses of pods; `None` where no CNI plugin is served.
+    pub(crate) cni: Option<CniState>,
     link: Option<OpenLink>,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     known_problems: BTreeSet<Problem>,
 }
 
@@ -71,17 +83,6 @@ pub(super) struct Counters {
     pub connects: u64,
     pub nacks: u64,
     pub ack_latency: LatencyHistogram,
-}
-
-/// A caller that waits for a revision.
-struct Waiter {
-    revision: u64,
-    kind: WaiterKind,
-}
-
-enum WaiterKind {
-    Attach(String, Answer<AttachEndpointReply>),
-    Detach(Answer<DetachEndpointReply>),
 }
 
 impl Core {
@@ -100,21 +101,48 @@ impl Core {
             clock,
             is_synced: false,
             source_problems: Vec::new(),
+            source: None,
+            readiness: None,
             health: HealthServers::default(),
             counters: Counters::default(),
             dataplane_socket,
             link_reason: "not tried yet".into(),
+            cni: None,
             link: None,
             waiters: Vec::new(),
             known_problems: BTreeSet::new(),
         };
         for endpoint in core.endpoints.iter() {
             match endpoint.to_object() {
-                Ok(object) => core.desired.put_endpoint(object),
+                Ok(object) => {
+                    core.desired.put_endpoint(object);
+                    core.desired.set_port_mappings(&endpoint.name, endpoint.host_ports());
+                }
                 Err(error) => warn!("endpoint {}: {error}: attach it again", endpoint.name),
             }
         }
         core
+    }
+
+    /// Serves the CNI plugin from these leases.
+    #[must_use]
+    pub fn with_cni(mut self, cni: CniState) -> Self {
+        self.cni = Some(cni);
+        self
+    }
+
+    /// Tells of its source in its status.
+    #[must_use]
+    pub fn with_source(mut self, source: SourceInfo) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Tells probes how it is.
+    #[must_use]
+    pub fn with_readiness(mut self, readiness: watch::Sender<Health>) -> Self {
+        self.readiness = Some(readiness);
+        self
     }
 
     /// Works until `stop` is done.
@@ -144,12 +172,18 @@ impl Core {
         }
         self.source_problems = batch.problems;
         if self.is_synced && changes > 0 {
-            info!("manifests changed: {changes} objects");
+            // People save files one at a time; a cluster never rests.
+            if self.has_manifests() {
+                info!("manifests changed: {changes} objects");
+            } else {
+                debug!("{changes} objects changed");
+            }
         } else if !self.is_synced {
             self.is_synced = true;
             let count = |kind| self.desired.count(kind);
             info!(
-                "manifests read: {} services, {} endpoint slices, {} pods, {} nodes, {} policies",
+                "{} read: {} services, {} endpoint slices, {} pods, {} nodes, {} policies",
+                if self.has_manifests() { "manifests" } else { "cluster" },
                 count(Kind::Service),
                 count(Kind::EndpointSlice),
                 count(Kind::Pod),
@@ -204,80 +238,9 @@ impl Core {
     fn take_request(&mut self, request: Request) {
         match request {
             Request::Read(read) => read(self),
+            Request::Change(change) => change(self),
             Request::Attach(request, answer) => self.attach(&request, answer),
             Request::Detach(name, answer) => self.detach(&name, answer),
-        }
-    }
-
-    fn attach(&mut self, request: &AttachEndpointRequest, answer: Answer<AttachEndpointReply>) {
-        let object = self.endpoints.attach(request).and_then(|endpoint| {
-            let named = |error| EndpointError::Mac { name: endpoint.name.clone(), error };
-            endpoint.to_object().map_err(named)
-        });
-        match object {
-            Ok(object) => {
-                let name = object.name.clone();
-                info!("endpoint {name}: attached on {}", object.interface);
-                self.desired.put_endpoint(object);
-                self.wait(WaiterKind::Attach(name, answer));
-            }
-            Err(error) => {
-                warn!("{error}");
-                // A caller that has gone needs no answer.
-                let _ = answer.send(Err(refuse(&error)));
-            }
-        }
-    }
-
-    fn detach(&mut self, name: &str, answer: Answer<DetachEndpointReply>) {
-        let existed = match self.endpoints.detach(name) {
-            Ok(existed) => existed,
-            Err(error) => {
-                warn!("{error}");
-                let _ = answer.send(Err(refuse(&error)));
-                return;
-            }
-        };
-        if !existed {
-            let _ = answer.send(Ok(DetachEndpointReply { existed }));
-            return;
-        }
-        info!("endpoint {name}: detached");
-        self.desired.remove_endpoint(name);
-        if self.publisher.is_connected() {
-            self.wait(WaiterKind::Detach(answer));
-        } else {
-            // A pod must be removable while the dataplane is down; the full state tells it.
-            let _ = answer.send(Ok(DetachEndpointReply { existed }));
-        }
-    }
-
-    fn wait(&mut self, kind: WaiterKind) {
-        self.publisher.record(self.desired.recompute());
-        let revision = self.publisher.covering_revision();
-        self.waiters.retain(|waiter| !waiter.is_gone());
-        self.waiters.push(Waiter { revision, kind });
-        self.answer_waiters();
-    }
-
-    fn answer_waiters(&mut self) {
-        let acknowledged = self.publisher.acknowledged_revision();
-        let done = |waiter: &mut Waiter| waiter.revision <= acknowledged;
-        for waiter in self.waiters.extract_if(.., done) {
-            match waiter.kind {
-                WaiterKind::Detach(answer) => {
-                    let _ = answer.send(Ok(DetachEndpointReply { existed: true }));
-                }
-                WaiterKind::Attach(name, answer) => {
-                    let refusal = self.publisher.refused().get(&DesiredKey::Endpoint(name.clone()));
-                    let _ = answer.send(match refusal {
-                        None => Ok(AttachEndpointReply { revision: acknowledged }),
-                        Some(reason) => Err(Status::failed_precondition(format!(
-                            "endpoint {name}: the dataplane refuses it: {reason}"
-                        ))),
-                    });
-                }
-            }
         }
     }
 
@@ -297,6 +260,32 @@ impl Core {
             self.health.update(&self.desired, self.publisher.is_connected());
         }
         self.log_problems();
+        self.tell_readiness();
+    }
+
+    /// Whether a probe finds the agent ready. An API server that is away changes nothing: what is
+    /// known goes on to hold.
+    fn tell_readiness(&self) {
+        let Some(readiness) = &self.readiness else { return };
+        let is_accepted = self.publisher.acknowledged_revision() > 0;
+        let is_working = self.is_synced && self.publisher.is_connected() && is_accepted;
+        let missing_conf = self.cni.as_ref().and_then(CniState::missing_conf);
+        let health = match (is_working, missing_conf) {
+            (true, None) => Health::Ready,
+            (true, Some(reason)) => Health::NotReady(reason),
+            (false, _) => Health::NotReady(self.explain_wait()),
+        };
+        readiness.send_if_modified(|known| {
+            let is_new = *known != health;
+            if is_new {
+                *known = health;
+            }
+            is_new
+        });
+    }
+
+    fn has_manifests(&self) -> bool {
+        self.source.as_ref().is_none_or(|it| it.name.starts_with("manifests"))
     }
 
     fn log_problems(&mut self) {
@@ -311,26 +300,5 @@ impl Core {
             info!("solved: {problem}");
         }
         self.known_problems = problems;
-    }
-}
-
-impl Waiter {
-    fn is_gone(&self) -> bool {
-        match &self.kind {
-            WaiterKind::Attach(_, answer) => answer.is_closed(),
-            WaiterKind::Detach(answer) => answer.is_closed(),
-        }
-    }
-}
-
-fn refuse(error: &EndpointError) -> Status {
-    let message = error.to_string();
-    match error {
-        EndpointError::Store { .. } | EndpointError::Interface { .. } => Status::internal(message),
-        EndpointError::Taken { .. } => Status::already_exists(message),
-        EndpointError::NoInterface { .. } => Status::not_found(message),
-        EndpointError::Name(_) | EndpointError::Mac { .. } | EndpointError::Address { .. } => {
-            Status::invalid_argument(message)
-        }
     }
 }

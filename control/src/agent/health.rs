@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -144,5 +144,6 @@ fn describe(health: &Health) -> Response<Full<Bytes>> {
     };
     let mut response = reply(status, "application/json", body);
     response.headers_mut().insert(WEIGHT_HEADER, HeaderValue::from(count));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

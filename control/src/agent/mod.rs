@@ -1,9 +1,11 @@
 //! The agent: one loop that owns all state, and the servers and the link around it.
 
+mod attach;
 mod core;
 mod health;
 mod report;
 mod service;
+mod standby;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,33 +16,65 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 use weir_api::MESSAGE_BYTES_MAX;
+use weir_api::health::Health;
 use weir_api::paths::Paths;
 use weir_api::socket::{MODE_GROUP, bind};
 use weir_api::v1::agent_server::AgentServer;
+use weir_api::v1::cni_server::CniServer;
 
+pub(crate) use core::Answer;
 pub use core::{Core, Inputs, Request};
 pub use service::{AgentHealth, AgentService};
 
 use crate::clock::Clock;
+use crate::cni::{
+    CniConf, CniService, CniState, LeaseStore, PodCidrIpam, run_conf, run_garbage_collector,
+};
 use crate::desired::{Desired, NodeSettings};
 use crate::endpoints::{EndpointStore, KernelInterfaces, read_boot_id};
 use crate::http;
 use crate::link::run_link;
+use crate::source::Batch;
 use crate::source::file::spawn_file_source;
+use crate::source::kube::{KubeConfig, describe_server, load_config, spawn_kube_source};
 
 /// What the agent is started with.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
     /// Sockets and files.
     pub paths: Paths,
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: SourceConfig,
     /// This node.
     pub node: NodeSettings,
     /// Where `/metrics`, `/healthz` and `/livez` are; `None` for nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// How long `AttachEndpoint` waits for the dataplane.
     pub attach_timeout: Duration,
+    /// The file that tells container runtimes to use weir; `None`: not written.
+    pub cni_conf: Option<CniConf>,
+    /// Wait while another agent runs, instead of failing.
+    pub is_standby: bool,
+    /// Where probes ask; `None` for nowhere.
+    pub health_socket: Option<PathBuf>,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone)]
+pub enum SourceConfig {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// The API server.
+    Kubernetes(KubeConfig),
+}
+
+/// The source, as it is told.
+#[derive(Debug, Clone)]
+pub struct SourceInfo {
+    /// `manifests /dir` or `kubernetes https://192.0.2.1:6443`.
+    pub name: String,
+    /// What is wrong or missing; empty where nothing is.
+    pub state: watch::Receiver<String>,
 }
 
 /// Runs the agent until `shutdown` is done.
@@ -51,31 +85,49 @@ pub async fn run_agent(
     config: AgentConfig,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let (readiness, current) = watch::channel(Health::NotReady("starting".into()));
+    let _health = match &config.health_socket {
+        Some(path) => Some(weir_api::health::serve(path, move || current.borrow().clone())?),
+        None => None,
+    };
+    let mut shutdown = std::pin::pin!(shutdown);
+    let lock = config.paths.agent_lock();
+    let _lock = tokio::select! {
+        lock = standby::take_lock(&lock, config.is_standby, &readiness) => lock?,
+        () = &mut shutdown => return Ok(()),
+    };
     let boot_id = read_boot_id().context("cannot read this boot's identity")?;
     let interfaces = Box::new(KernelInterfaces);
     let endpoints = EndpointStore::open(&config.paths.endpoints(), &boot_id, interfaces)?;
+    let leases = LeaseStore::open(&config.paths.leases(), &boot_id, endpoints.iter())?;
+    let cni = CniState::new(leases, Box::<PodCidrIpam>::default());
+    let cni = if config.cni_conf.is_some() { cni.with_conf() } else { cni };
     let incoming = bind(&config.paths.agent_socket(), MODE_GROUP)?;
     let listener = match config.metrics_address {
         Some(address) => Some(http::listen(address).await?),
         None => None,
     };
 
-    let (batches, batch_receiver) = mpsc::unbounded_channel();
+    // The source waits, and merges what comes, while the loop works on a batch.
+    let (batches, batch_receiver) = mpsc::channel(1);
     let (events, event_receiver) = mpsc::unbounded_channel();
     let (requests, request_receiver) = mpsc::channel(256);
-    spawn_file_source(&config.manifests, batches)?;
+    let source = spawn_source(&config, batches).await?;
     let inputs =
         Inputs { batches: batch_receiver, link: event_receiver, requests: request_receiver };
     let socket = config.paths.dataplane_socket();
     let clock = Clock::start();
-    let core = Core::new(Desired::new(config.node.clone()), endpoints, socket.clone(), clock);
+    let core = Core::new(Desired::new(config.node.clone()), endpoints, socket.clone(), clock)
+        .with_source(source.clone())
+        .with_cni(cni)
+        .with_readiness(readiness);
     let service = AgentService::new(requests, config.attach_timeout);
 
     info!(
-        "weir-agent {} for node {}: manifests {}, socket {}",
+        "weir-agent {} for node {}: {}, socket {}",
         env!("CARGO_PKG_VERSION"),
         config.node.name,
-        config.manifests.display(),
+        source.name,
         config.paths.agent_socket().display()
     );
     let (stop, stopped) = watch::channel(false);
@@ -85,9 +137,13 @@ pub async fn run_agent(
     };
     let link = tokio::spawn(run_link(socket, events));
     let serve_http = listener.map(|it| tokio::spawn(http::serve(it, service.clone())));
+    let garbage_collector = tokio::spawn(run_garbage_collector(service.clone()));
+    let conf = config.cni_conf.map(|it| tokio::spawn(run_conf(it, service.clone())));
+    let cni_server = CniServer::new(CniService::new(service.clone()));
     let server = AgentServer::new(service).max_encoding_message_size(MESSAGE_BYTES_MAX);
     let grpc = tonic::transport::Server::builder()
         .add_service(server)
+        .add_service(cni_server)
         .serve_with_incoming_shutdown(incoming, wait_for_stop(stopped.clone()));
     let grpc = tokio::spawn(grpc);
     let core = tokio::spawn(core.run(inputs, wait_for_stop(stopped)));
@@ -97,10 +153,30 @@ pub async fn run_agent(
     let _ = stop.send(true);
     core.await.context("the agent's loop panicked")?;
     link.abort();
-    if let Some(task) = serve_http {
+    garbage_collector.abort();
+    for task in [serve_http, conf].into_iter().flatten() {
         task.abort();
     }
     // Callers that hold the socket open do not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), grpc).await;
     Ok(())
+}
+
+async fn spawn_source(
+    config: &AgentConfig,
+    batches: mpsc::Sender<Batch>,
+) -> anyhow::Result<SourceInfo> {
+    match &config.source {
+        SourceConfig::Manifests(folder) => {
+            spawn_file_source(folder, batches)?;
+            let (_, state) = watch::channel(String::new());
+            Ok(SourceInfo { name: format!("manifests {}", folder.display()), state })
+        }
+        SourceConfig::Kubernetes(given) => {
+            let server = load_config(given, &config.node.service_ranges).await?;
+            let name = format!("kubernetes {}", describe_server(&server));
+            let state = spawn_kube_source(server, rand::random(), batches)?;
+            Ok(SourceInfo { name, state })
+        }
+    }
 }

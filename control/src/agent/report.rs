@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use weir_api::convert::{parse_address, parse_l4_port, parse_prefix};
 use weir_api::metrics::{self, Page};
 use weir_api::v1::{
-    AgentStatus, Algorithm, Backend, BackendSet, BackendState, EndpointState, Forwarding, Frontend,
-    FrontendType, Prefix, ServiceBackend, ServiceState,
+    AgentStatus, Algorithm, Backend, BackendSet, BackendState, Bandwidth, EndpointState,
+    Forwarding, Frontend, FrontendType, Prefix, ServiceBackend, ServiceState, object,
 };
 
 use super::core::Core;
 use crate::desired::DesiredKey;
-use crate::model::{Kind, Problem, Severity};
+use crate::endpoints::AttachedEndpoint;
+use crate::model::{Kind, Name, Problem, Severity};
 
 impl Core {
     /// Everything that is wrong at present: in the manifests, between objects, and refused by the
@@ -45,6 +46,9 @@ impl Core {
             endpoints: count("endpoint"),
             problems: self.problems().iter().map(Into::into).collect(),
             policies: u32::try_from(self.count_policies()).unwrap_or(u32::MAX),
+            link_reason: self.link_reason.clone(),
+            source: self.source.as_ref().map(|it| it.name.clone()).unwrap_or_default(),
+            source_state: self.source_state(),
         }
     }
 
@@ -64,7 +68,7 @@ impl Core {
     }
 
     pub(super) fn endpoint_states(&self) -> Vec<EndpointState> {
-        let describe = |it: &crate::endpoints::AttachedEndpoint| {
+        let describe = |it: &AttachedEndpoint| {
             let refused = self.publisher.refused().get(&DesiredKey::Endpoint(it.name.clone()));
             let state = match (self.endpoints.check_identity(it), refused) {
                 (Err(reason), _) => reason,
@@ -81,15 +85,37 @@ impl Core {
                 mac: it.mac.clone(),
                 addresses: it.addresses.iter().map(ToString::to_string).collect(),
                 state,
+                created: self.find_creation(&it.name),
+                bandwidth: self.find_bandwidth(&it.name),
             }
         };
         self.endpoints.iter().map(describe).collect()
     }
 
+    fn find_creation(&self, name: &str) -> String {
+        let pod = Name::parse(name).and_then(|name| self.desired.pod(&name));
+        pod.and_then(|it| it.created.clone()).unwrap_or_default()
+    }
+
+    fn find_bandwidth(&self, name: &str) -> Option<Bandwidth> {
+        let object = self.desired.objects().get(&DesiredKey::Endpoint(name.to_owned()))?;
+        match &object.kind {
+            Some(object::Kind::Endpoint(endpoint)) => endpoint.bandwidth,
+            _ => None,
+        }
+    }
+
+    fn source_state(&self) -> String {
+        self.source.as_ref().map(|it| it.state.borrow().clone()).unwrap_or_default()
+    }
+
     /// Why a caller that waits for the dataplane still waits.
     pub(super) fn explain_wait(&self) -> String {
         if !self.is_synced {
-            return "the manifests have not been read yet".into();
+            return match self.source_state() {
+                state if state.is_empty() => "the manifests have not been read yet".into(),
+                state => format!("the cluster has not been read yet: {state}"),
+            };
         }
         if !self.publisher.is_connected() {
             return format!("the dataplane is not connected: {}", self.link_reason);
@@ -170,8 +196,13 @@ impl Core {
             FrontendType::HostPort => "HostPort",
             FrontendType::ClusterIp | FrontendType::Unspecified => "ClusterIP",
         };
+        let address = frontend.key.as_ref().and_then(|it| it.socket_address().ok());
+        let announcer = address
+            .filter(|_| frontend.r#type() == FrontendType::LoadBalancer)
+            .and_then(|it| self.desired.announcer(it.ip()));
         ServiceState {
             name: frontend.service.clone(),
+            announced_by: announcer.unwrap_or_default().to_owned(),
             frontend: frontend.key.clone().unwrap_or_default().to_string(),
             r#type: type_.into(),
             backends: describe_backends(set),

@@ -21,6 +21,8 @@ pub struct AgentHealth {
     pub is_synced: bool,
     /// The dataplane listens.
     pub is_connected: bool,
+    /// The node is about to go: load balancers shall drain it, while it forwards all it gets.
+    pub is_node_deleting: bool,
     /// A line for people.
     pub state: String,
 }
@@ -56,6 +58,23 @@ impl AgentService {
         receiver.await.map_err(|_| stopping())
     }
 
+    /// Changes the loop's state.
+    ///
+    /// # Errors
+    /// The agent is stopping.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Core) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let (sender, receiver) = oneshot::channel();
+        let request = Request::Change(Box::new(move |core| {
+            // A caller that has gone needs no answer.
+            let _ = sender.send(change(core));
+        }));
+        self.requests.send(request).await.map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())
+    }
+
     /// The metrics, as OpenMetrics text.
     ///
     /// # Errors
@@ -77,12 +96,14 @@ impl AgentService {
         self.read(|core| {
             let (is_synced, is_connected) = (core.is_synced, core.publisher.is_connected());
             let state = if is_synced && is_connected { "ok".into() } else { core.explain_wait() };
-            AgentHealth { is_synced, is_connected, state }
+            let is_node_deleting = core.desired.own_node().is_some_and(|it| it.is_deleting);
+            AgentHealth { is_synced, is_connected, is_node_deleting, state }
         })
         .await
     }
 
-    async fn wait<T>(
+    /// Makes a request and waits for the dataplane; `what` has happened already, for messages.
+    pub(crate) async fn wait<T>(
         &self,
         request: Request,
         answer: oneshot::Receiver<Result<T, Status>>,

@@ -9,13 +9,15 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser};
 use weir_api::paths::{Paths, RUN_DIR, STATE_DIR};
 
+use super::cni_args::CniArgs;
 use super::lb_args::LoadBalancerArgs;
 use super::policy_args::PolicyArgs;
-use crate::agent::AgentConfig;
+use crate::agent::{AgentConfig, SourceConfig};
 use crate::model::Cidr;
 use crate::settings::{NODE_PORTS, NodeSettings, SNAT_PORTS};
+use crate::source::kube::KubeConfig;
 
-/// The agent of one node: manifests in, this node's state to the dataplane.
+/// The agent of one node: Kubernetes objects in, this node's state to the dataplane.
 #[derive(Debug, Parser)]
 #[command(name = "weir-agent", version)]
 pub struct AgentCommand {
@@ -29,17 +31,49 @@ pub struct AgentCommand {
     /// How long an attachment waits for the dataplane.
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     pub attach_timeout_ms: u64,
+    /// Wait for the end of another agent, instead of failing while one runs.
+    #[arg(long)]
+    pub standby: bool,
+    /// Socket where probes ask how the agent is; none without it.
+    #[arg(long, value_name = "PATH")]
+    pub health_socket: Option<PathBuf>,
+    /// Ask the agent behind this --health-socket how it is, print that and end: with success where
+    /// it is ready, or in standby.
+    #[arg(long, value_name = "PATH", exclusive = true)]
+    pub check_health: Option<PathBuf>,
+    /// Where container runtimes look.
+    #[command(flatten)]
+    pub cni: CniArgs,
     /// What is common with `weir up`.
     #[command(flatten)]
     pub common: AgentArgs,
 }
 
+/// Where objects come from: one of two.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// Folder of Kubernetes manifests (*.yaml, *.yml, *.json), read recursively and watched.
+    #[arg(long, value_name = "DIR", conflicts_with = "kubernetes")]
+    pub manifests: Option<PathBuf>,
+    /// The API server: as the service account of the pod, else by a kubeconfig.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// URL of the API server, by an address that it has without weir; by default what the
+    /// kubeconfig or the pod's environment says.
+    #[arg(long, value_name = "URL", requires = "kubernetes", conflicts_with = "manifests")]
+    pub api_server: Option<String>,
+    /// Who to be at the API server; by default the pod's service account, $KUBECONFIG, or
+    /// ~/.kube/config.
+    #[arg(long, value_name = "FILE", requires = "kubernetes", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
 /// Flags that `weir up` hands on to the agent.
 #[derive(Debug, Clone, Args)]
 pub struct AgentArgs {
-    /// Folder of Kubernetes manifests (*.yaml, *.yml, *.json), read recursively and watched.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Folder of what survives a restart.
     #[arg(long, default_value = STATE_DIR, value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -70,7 +104,8 @@ impl AgentCommand {
     /// # Errors
     /// No `--node`, and the host has no name; port ranges that overlap.
     pub fn into_config(self) -> anyhow::Result<AgentConfig> {
-        let Self { run_dir, metrics_address, attach_timeout_ms, common } = self;
+        let Self { run_dir, metrics_address, attach_timeout_ms, cni, common, .. } = self;
+        let source = common.source.to_config()?;
         let name = common.node_name()?;
         let balancing = common.balancing;
         let snat_ports = balancing.snat_ports.unwrap_or(SNAT_PORTS);
@@ -93,18 +128,42 @@ impl AgentCommand {
             maglev_seed: balancing.maglev_seed.map(|it| it.0).unwrap_or_default(),
             mode: balancing.load_balancer_mode,
             dsr_dispatch: balancing.dsr_dispatch.into(),
+            announce_l2: balancing.announce_l2,
             policy_enforcement: common.policy.enable_policy,
             cluster_name: common.policy.cluster_name,
             policy_audit: common.policy.policy_audit,
             policy_reject: common.policy.policy_reject,
         };
+        let paths = Paths { run_dir, state_dir: common.state_dir };
         Ok(AgentConfig {
-            paths: Paths { run_dir, state_dir: common.state_dir },
-            manifests: common.manifests,
+            cni_conf: cni.to_conf(&paths),
+            paths,
+            source,
             node,
             metrics_address,
             attach_timeout: Duration::from_millis(attach_timeout_ms),
+            is_standby: self.standby,
+            health_socket: self.health_socket,
         })
+    }
+}
+
+impl SourceArgs {
+    /// Where the agent looks.
+    pub(super) fn to_config(&self) -> anyhow::Result<SourceConfig> {
+        if self.kubernetes {
+            let (api_server, kubeconfig) = (self.api_server.clone(), self.kubeconfig.clone());
+            return Ok(SourceConfig::Kubernetes(KubeConfig { api_server, kubeconfig }));
+        }
+        let manifests = self.manifests.clone();
+        manifests.map(SourceConfig::Manifests).context("give --manifests DIR or --kubernetes")
+    }
+
+    fn add_flags(&self, flags: &mut Vec<String>) {
+        flags.extend(self.manifests.iter().map(|it| format!("--manifests={}", it.display())));
+        flags.extend(self.kubernetes.then(|| "--kubernetes".to_owned()));
+        flags.extend(self.api_server.iter().map(|it| format!("--api-server={it}")));
+        flags.extend(self.kubeconfig.iter().map(|it| format!("--kubeconfig={}", it.display())));
     }
 }
 
@@ -120,10 +179,9 @@ impl AgentArgs {
 
     /// The flags as they are typed.
     pub(super) fn to_flags(&self) -> Vec<String> {
-        let mut flags = vec![
-            format!("--manifests={}", self.manifests.display()),
-            format!("--state-dir={}", self.state_dir.display()),
-        ];
+        let mut flags = Vec::new();
+        self.source.add_flags(&mut flags);
+        flags.push(format!("--state-dir={}", self.state_dir.display()));
         flags.extend(self.node.iter().map(|it| format!("--node={it}")));
         flags.extend(self.node_addresses.iter().map(|it| format!("--node-address={it}")));
         flags.extend(self.service_ranges.iter().map(|it| format!("--service-range={it}")));
@@ -135,8 +193,12 @@ impl AgentArgs {
 
 /// Logs to stderr: one line per event, `WEIR_LOG` chooses which (default `info`).
 pub fn init_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG")
+    let mut filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    if !std::env::var("WEIR_LOG").is_ok_and(|it| it.contains("kube_client")) {
+        // It logs every attempt that fails; we log when it changes.
+        filter = filter.add_directive("kube_client=off".parse().expect("a valid directive"));
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -149,7 +211,7 @@ mod tests {
     use super::*;
     use crate::policy::Enforcement;
 
-    const FLAGS: [&str; 22] = [
+    const FLAGS: [&str; 23] = [
         "--manifests=/m",
         "--state-dir=/s",
         "--node=n1",
@@ -164,6 +226,7 @@ mod tests {
         "--masquerade-exclusion=198.51.100.0/24",
         "--snat-ports=50000-60000",
         "--node-ports=30000-30999",
+        "--announce-l2",
         "--maglev-table-size=251",
         "--maglev-seed=JLfvgnHc2kaSUFaI",
         "--enable-policy=always",
@@ -181,14 +244,31 @@ mod tests {
     #[test]
     fn flags_are_handed_on_as_they_were_given() {
         let command = parse(&FLAGS).unwrap();
-        assert_eq!(command.common.to_flags(), FLAGS[..20]);
+        assert_eq!(command.common.to_flags(), FLAGS[..21]);
         let settings = command.into_config().unwrap().node;
         assert_eq!(settings.maglev_table_size, 251);
         assert_eq!(settings.maglev_seed[..2], [0x24, 0xb7]);
-        assert!(settings.is_masquerade_off);
+        assert!(settings.is_masquerade_off && settings.announce_l2);
         assert_eq!(settings.policy_enforcement, Enforcement::Always);
         assert!(settings.policy_audit && settings.policy_reject);
         assert_eq!(settings.cluster_name, "east");
+    }
+
+    #[test]
+    fn objects_come_from_a_folder_or_from_an_api_server() {
+        let flags = ["--kubernetes", "--api-server=https://192.0.2.1", "--kubeconfig=/k"];
+        let command = parse(&flags).unwrap();
+        assert_eq!(command.common.to_flags()[..3], flags);
+        let source = command.common.source.to_config().unwrap();
+        assert!(matches!(source, SourceConfig::Kubernetes(it)
+            if it.api_server.as_deref() == Some("https://192.0.2.1")));
+        let neither = parse(&["--node=n1"]).unwrap().into_config().unwrap_err();
+        assert_eq!(neither.to_string(), "give --manifests DIR or --kubernetes");
+        assert!(parse(&["--manifests=/m", "--kubernetes"]).is_err());
+        assert!(parse(&["--manifests=/m", "--api-server=https://192.0.2.1"]).is_err());
+        let command = parse(&["--check-health=/h"]).unwrap();
+        assert_eq!(command.check_health, Some("/h".into()));
+        assert!(parse(&["--check-health=/h", "--kubernetes"]).is_err());
     }
 
     #[test]

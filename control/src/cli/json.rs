@@ -1,6 +1,5 @@
 //! What `-o json` prints. Field names are stable: scripts read them.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -8,92 +7,15 @@ use weir_api::convert::parse_address;
 use weir_api::object::protocol_name;
 use weir_api::v1;
 
+mod endpoint;
 mod policy;
+mod status;
 
+pub(super) use endpoint::{Bandwidth, Endpoint, EndpointRules};
 pub(super) use policy::{Drops, EndpointPolicy, EnforcedRule, VerdictTotals};
-
-/// `weir status`.
-#[derive(Debug, Serialize)]
-pub(super) struct Status {
-    pub agent: Option<Agent>,
-    pub dataplane: Option<Dataplane>,
-    /// Why one of them is absent.
-    pub errors: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Agent {
-    pub version: String,
-    pub pid: u32,
-    pub node: String,
-    pub synced: bool,
-    pub dataplane_connected: bool,
-    pub sent_revision: u64,
-    pub acknowledged_revision: u64,
-    pub services: u32,
-    pub backends: u32,
-    pub endpoints: u32,
-    /// Network policies of all kinds.
-    pub policies: u32,
-    pub problems: Vec<Problem>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Problem {
-    pub object: String,
-    pub location: String,
-    pub severity: &'static str,
-    pub reason: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Dataplane {
-    pub version: String,
-    pub pid: u32,
-    pub uptime_ns: u64,
-    pub accepted_revision: u64,
-    pub snapshot_revision: u64,
-    pub from_disk: bool,
-    pub agent_connected: bool,
-    pub adopted_flows: u32,
-    pub degraded: Vec<String>,
-    pub workers: Vec<Worker>,
-    pub devices: Vec<Device>,
-    pub gauges: Vec<Gauge>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Worker {
-    pub worker: u32,
-    pub cpu: i32,
-    pub snapshot_revision: u64,
-    pub turns: u64,
-    pub rx_packets: u64,
-    pub tx_packets: u64,
-    pub dropped_packets: u64,
-    pub flows: u64,
-    pub flows_max: u64,
-    pub frames_free: u64,
-    pub frames_home: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Device {
-    pub name: String,
-    pub queue: u32,
-    pub worker: u32,
-    pub xdp_mode: String,
-    pub reason: String,
-    pub counters: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Gauge {
-    pub name: String,
-    pub labels: BTreeMap<String, String>,
-    pub used: u64,
-    pub limit: u64,
-}
+pub(super) use status::{
+    Agent, Dataplane, Device, Finding, Gauge, Problem, Severity, State, Status, Worker,
+};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Service {
@@ -110,6 +32,8 @@ pub(super) struct Service {
     pub source_ranges_deny: bool,
     /// "snat" or "dsr"; empty for cluster IPs.
     pub forwarding: String,
+    /// Empty where no node answers for the address.
+    pub announced_by: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,16 +43,6 @@ pub(super) struct Backend {
     pub weight: u32,
     /// Empty where not known.
     pub node_address: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Endpoint {
-    pub name: String,
-    pub interface: String,
-    pub ifindex: u32,
-    pub mac: String,
-    pub addresses: Vec<String>,
-    pub state: String,
 }
 
 /// One direction of one flow; `translated_*` are empty where nothing changes.
@@ -201,91 +115,6 @@ pub(super) struct Detached {
     pub existed: bool,
 }
 
-impl From<v1::AgentStatus> for Agent {
-    fn from(it: v1::AgentStatus) -> Self {
-        Self {
-            version: it.version,
-            pid: it.pid,
-            node: it.node,
-            synced: it.synced,
-            dataplane_connected: it.dataplane_connected,
-            sent_revision: it.sent_revision,
-            acknowledged_revision: it.acknowledged_revision,
-            services: it.services,
-            backends: it.backends,
-            endpoints: it.endpoints,
-            policies: it.policies,
-            problems: it.problems.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl From<v1::Problem> for Problem {
-    fn from(it: v1::Problem) -> Self {
-        let severity = match it.severity() {
-            v1::Severity::Ignored => "ignored",
-            v1::Severity::Refused | v1::Severity::Unspecified => "refused",
-        };
-        Self { object: it.object, location: it.location, severity, reason: it.reason }
-    }
-}
-
-impl From<v1::DataplaneStatus> for Dataplane {
-    fn from(it: v1::DataplaneStatus) -> Self {
-        Self {
-            version: it.version,
-            pid: it.pid,
-            uptime_ns: it.uptime_ns,
-            accepted_revision: it.accepted_revision,
-            snapshot_revision: it.snapshot_revision,
-            from_disk: it.from_disk,
-            agent_connected: it.agent_connected,
-            adopted_flows: it.adopted_flows,
-            degraded: it.degraded,
-            workers: it.workers.into_iter().map(Into::into).collect(),
-            devices: it.devices.into_iter().map(Into::into).collect(),
-            gauges: it.gauges.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl From<v1::WorkerStatus> for Worker {
-    fn from(it: v1::WorkerStatus) -> Self {
-        Self {
-            worker: it.worker,
-            cpu: it.cpu,
-            snapshot_revision: it.snapshot_revision,
-            turns: it.turns,
-            rx_packets: it.rx_packets,
-            tx_packets: it.tx_packets,
-            dropped_packets: it.dropped_packets,
-            flows: it.flows,
-            flows_max: it.flows_max,
-            frames_free: it.frames_free,
-            frames_home: it.frames_home,
-        }
-    }
-}
-
-impl From<v1::DeviceStatus> for Device {
-    fn from(it: v1::DeviceStatus) -> Self {
-        Self {
-            name: it.name,
-            queue: it.queue,
-            worker: it.worker,
-            xdp_mode: it.xdp_mode,
-            reason: it.reason,
-            counters: it.counters,
-        }
-    }
-}
-
-impl From<v1::Gauge> for Gauge {
-    fn from(it: v1::Gauge) -> Self {
-        Self { name: it.name, labels: it.labels, used: it.used, limit: it.limit }
-    }
-}
-
 impl From<v1::ServiceState> for Service {
     fn from(it: v1::ServiceState) -> Self {
         let backend = |it: v1::ServiceBackend| Backend {
@@ -306,19 +135,7 @@ impl From<v1::ServiceState> for Service {
             source_ranges: it.source_ranges,
             source_ranges_deny: it.source_ranges_deny,
             forwarding: it.forwarding,
-        }
-    }
-}
-
-impl From<v1::EndpointState> for Endpoint {
-    fn from(it: v1::EndpointState) -> Self {
-        Self {
-            name: it.name,
-            interface: it.interface,
-            ifindex: it.ifindex,
-            mac: it.mac,
-            addresses: it.addresses,
-            state: it.state,
+            announced_by: it.announced_by,
         }
     }
 }

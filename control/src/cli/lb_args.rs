@@ -37,6 +37,10 @@ pub struct LoadBalancerArgs {
     /// The range of node ports; 30000-32767 otherwise.
     #[arg(long, value_name = "MIN-MAX")]
     pub node_ports: Option<PortRange>,
+    /// Answer ARP and neighbour solicitations for the addresses of services of type LoadBalancer,
+    /// each on one node, where their class is unset or weir.dev/l2.
+    #[arg(long)]
+    pub announce_l2: bool,
     /// Slots of Maglev tables, one of the primes 251 to 131071; the same on all nodes.
     #[arg(long, value_name = "M")]
     pub maglev_table_size: Option<TableSize>,
@@ -128,6 +132,7 @@ impl LoadBalancerArgs {
         flags.extend(exclusions.map(|it| format!("--masquerade-exclusion={it}")));
         flags.extend(self.snat_ports.iter().map(|it| format!("--snat-ports={it}")));
         flags.extend(self.node_ports.iter().map(|it| format!("--node-ports={it}")));
+        flags.extend(self.announce_l2.then(|| "--announce-l2".to_owned()));
         flags.extend(
             self.maglev_table_size.iter().map(|it| format!("--maglev-table-size={}", it.0)),
         );

@@ -1,16 +1,22 @@
 //! What people type: arguments as given here, work in the modules.
 
 mod agent_args;
+mod cni_args;
+mod endpoints;
+mod human;
 mod json;
 mod lb_args;
 mod locate;
 mod maglev;
+mod plugin;
 mod policy_args;
 mod policy_check;
 mod policy_diff;
 mod policy_show;
 mod show;
 mod snat;
+mod status;
+mod sysdump;
 mod table;
 mod up;
 
@@ -25,9 +31,12 @@ use weir_api::v1::AttachEndpointRequest;
 pub use agent_args::{AgentArgs, AgentCommand, init_logging};
 pub use lb_args::{DsrDispatchArg, LoadBalancerArgs, Seed, TableSize};
 pub use maglev::{BackendArg, MaglevArgs, format_maglev};
+pub use plugin::{PluginCli, is_plugin, run_plugin};
 pub use policy_args::PolicyArgs;
 pub use policy_check::CheckArgs;
 pub use policy_diff::DiffArgs;
+pub use status::StatusArgs;
+pub use sysdump::SysdumpArgs;
 pub use up::{UpArgs, run_up};
 
 /// A Kubernetes network dataplane in userspace.
@@ -59,8 +68,7 @@ pub enum Output {
 pub enum Command {
     /// Run the dataplane and the agent from a directory of manifests.
     Up(Box<UpArgs>),
-    /// How the agent and the dataplane are, and what is wrong.
-    Status,
+    Status(StatusArgs),
     /// The services and their backends.
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -84,6 +92,7 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    Sysdump(SysdumpArgs),
 }
 
 /// `weir service`.
@@ -183,9 +192,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(args) => run_up(*args, paths.run_dir).await,
         Command::Maglev(args) => maglev::run(&args, output),
-        Command::Status => show::status(&paths, output).await,
+        Command::Status(args) => return status::run(&paths, output, &args).await,
         Command::Service(ServiceCommand::List) => show::services(&paths, output).await,
         Command::Flow(FlowCommand::List { limit }) => show::flows(&paths, output, limit).await,
+        Command::Sysdump(args) => return sysdump::run(&paths, &args).await,
         Command::Snat(SnatCommand::Top { limit }) => snat::top(&paths, output, limit).await,
         Command::Policy(PolicyCommand::Show { endpoint }) => {
             policy_show::show(&paths, output, endpoint).await
@@ -193,7 +203,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(PolicyCommand::Check(args)) => return args.run(),
         Command::Policy(PolicyCommand::Diff(args)) => return args.run(),
         Command::Drops { all } => policy_show::drops(&paths, output, all).await,
-        Command::Endpoint(EndpointCommand::List) => show::endpoints(&paths, output).await,
+        Command::Endpoint(EndpointCommand::List) => endpoints::list(&paths, output).await,
         Command::Endpoint(EndpointCommand::Detach { name }) => {
             show::detach(&paths, output, name).await
         }

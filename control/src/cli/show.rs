@@ -5,116 +5,10 @@ use std::time::Duration;
 use anyhow::anyhow;
 use weir_api::paths::Paths;
 use weir_api::socket::{connect_agent, connect_observe};
-use weir_api::v1::{
-    AgentStatusRequest, AttachEndpointRequest, DetachEndpointRequest, EndpointsRequest,
-    FlowsRequest, ServicesRequest, StatusRequest,
-};
+use weir_api::v1::{AttachEndpointRequest, DetachEndpointRequest, FlowsRequest, ServicesRequest};
 
 use super::table::Columns;
 use super::{Output, json, print_json};
-
-/// `weir status`. Prints what answers; fails where one of the two does not.
-pub(super) async fn status(paths: &Paths, output: Output) -> anyhow::Result<()> {
-    let mut status = json::Status { agent: None, dataplane: None, errors: Vec::new() };
-    match ask_dataplane(paths).await {
-        Ok(dataplane) => status.dataplane = Some(dataplane),
-        Err(error) => status.errors.push(format!("{error:#}")),
-    }
-    match ask_agent(paths).await {
-        Ok(agent) => status.agent = Some(agent),
-        Err(error) => status.errors.push(format!("{error:#}")),
-    }
-    match output {
-        Output::Json => print_json(&status)?,
-        Output::Table => print_status(&status),
-    }
-    match status.errors.is_empty() {
-        true => Ok(()),
-        false => Err(anyhow!("{}", status.errors.join("\n"))),
-    }
-}
-
-async fn ask_dataplane(paths: &Paths) -> anyhow::Result<json::Dataplane> {
-    let mut client = connect_observe(&paths.dataplane_socket()).await?;
-    Ok(client.status(StatusRequest {}).await.map_err(explain)?.into_inner().into())
-}
-
-async fn ask_agent(paths: &Paths) -> anyhow::Result<json::Agent> {
-    let mut client = connect_agent(&paths.agent_socket()).await?;
-    Ok(client.status(AgentStatusRequest {}).await.map_err(explain)?.into_inner().into())
-}
-
-fn print_status(status: &json::Status) {
-    if let Some(it) = &status.dataplane {
-        let uptime = Duration::from_nanos(it.uptime_ns);
-        println!("dataplane  pid {}, version {}, up {:.0?}", it.pid, it.version, uptime);
-        let origin = if it.from_disk { ", from disk" } else { "" };
-        println!("  state    revision {}{origin}", it.snapshot_revision);
-        println!("  agent    {}", if it.agent_connected { "connected" } else { "not connected" });
-        if it.adopted_flows > 0 {
-            println!("  flows    {} taken over from the process before", it.adopted_flows);
-        }
-        for reason in &it.degraded {
-            println!("  degraded {reason}");
-        }
-        print_workers(&it.workers);
-        print_devices(&it.devices);
-    }
-    if let Some(it) = &status.agent {
-        println!("agent      pid {}, version {}, node {}", it.pid, it.version, it.node);
-        let read = if it.synced { "read" } else { "being read" };
-        let (services, backends, policies) = (it.services, it.backends, it.policies);
-        println!(
-            "  source   {read}: {services} services, {backends} backends, {policies} policies"
-        );
-        println!("  pods     {} attached", it.endpoints);
-        let connected = if it.dataplane_connected { "connected" } else { "not connected" };
-        let (sent, acknowledged) = (it.sent_revision, it.acknowledged_revision);
-        println!("  link     {connected}, revision {sent} sent, {acknowledged} acknowledged");
-        print_problems(&it.problems);
-    }
-}
-
-fn print_workers(workers: &[json::Worker]) {
-    let titles =
-        [">worker", ">cpu", ">revision", ">rx", ">tx", ">dropped", ">flows", ">frames free"];
-    let mut columns = Columns::new(&titles);
-    for it in workers {
-        columns.add([
-            it.worker.to_string(),
-            it.cpu.to_string(),
-            it.snapshot_revision.to_string(),
-            it.rx_packets.to_string(),
-            it.tx_packets.to_string(),
-            it.dropped_packets.to_string(),
-            format!("{}/{}", it.flows, it.flows_max),
-            format!("{}/{}", it.frames_free, it.frames_home),
-        ]);
-    }
-    columns.print("no workers");
-}
-
-fn print_devices(devices: &[json::Device]) {
-    let mut columns = Columns::new(&["device", ">queue", ">worker", "xdp", "why"]);
-    for it in devices {
-        columns.add([
-            it.name.clone(),
-            it.queue.to_string(),
-            it.worker.to_string(),
-            it.xdp_mode.clone(),
-            it.reason.clone(),
-        ]);
-    }
-    columns.print("no devices");
-}
-
-fn print_problems(problems: &[json::Problem]) {
-    for it in problems {
-        let parts = [it.location.as_str(), it.object.as_str(), it.severity, it.reason.as_str()];
-        let line: Vec<&str> = parts.into_iter().filter(|it| !it.is_empty()).collect();
-        println!("  problem  {}", line.join(": "));
-    }
-}
 
 /// `weir service list`.
 pub(super) async fn services(paths: &Paths, output: Output) -> anyhow::Result<()> {
@@ -151,6 +45,9 @@ fn list_backends(backends: &[json::Backend]) -> String {
 /// What is not the default.
 fn list_options(service: &json::Service) -> String {
     let mut options = Vec::new();
+    if !service.announced_by.is_empty() {
+        options.push(format!("announced by {}", service.announced_by));
+    }
     if service.forwarding == "dsr" {
         options.push("dsr".to_owned());
     }
@@ -208,24 +105,6 @@ pub(super) async fn flows(paths: &Paths, output: Output, limit: u32) -> anyhow::
         ]);
     }
     columns.print("no flows");
-    Ok(())
-}
-
-/// `weir endpoint list`.
-pub(super) async fn endpoints(paths: &Paths, output: Output) -> anyhow::Result<()> {
-    let mut client = connect_agent(&paths.agent_socket()).await?;
-    let reply = client.endpoints(EndpointsRequest {}).await.map_err(explain)?.into_inner();
-    let endpoints: Vec<json::Endpoint> = reply.endpoints.into_iter().map(Into::into).collect();
-    if output == Output::Json {
-        return print_json(&endpoints);
-    }
-    let mut columns =
-        Columns::new(&["endpoint", "interface", ">index", "mac", "addresses", "state"]);
-    for it in endpoints {
-        let addresses = it.addresses.join(", ");
-        columns.add([it.name, it.interface, it.ifindex.to_string(), it.mac, addresses, it.state]);
-    }
-    columns.print("no endpoints");
     Ok(())
 }
 

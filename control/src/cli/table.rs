@@ -28,12 +28,18 @@ impl Columns {
 
     /// Prints it, or `empty` where there are no rows.
     pub(super) fn print(&self, empty: &str) {
-        if self.table.row_iter().next().is_none() {
-            println!("{empty}");
-            return;
+        match self.is_empty() {
+            true => println!("{empty}"),
+            false => self.lines().for_each(|line| println!("{line}")),
         }
-        for line in self.table.lines() {
-            println!("{}", line.trim_end());
-        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.row_iter().next().is_none()
+    }
+
+    /// The heading and the rows.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        self.table.lines().map(|line| line.trim_end().to_owned())
     }
 }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::agent_args::{AgentArgs, init_logging};
 use super::locate::locate_binary;
+use crate::agent::SourceConfig;
 use crate::clock::Clock;
 
 /// `weir up`.
@@ -61,9 +62,10 @@ pub enum FailureModeArg {
 /// A process cannot be started, or fails within its first second.
 pub async fn run_up(args: UpArgs, run_dir: PathBuf) -> anyhow::Result<()> {
     init_logging();
-    let manifests = &args.agent.manifests;
-    std::fs::read_dir(manifests)
-        .with_context(|| format!("--manifests {}: cannot read", manifests.display()))?;
+    if let SourceConfig::Manifests(manifests) = args.agent.source.to_config()? {
+        std::fs::read_dir(&manifests)
+            .with_context(|| format!("--manifests {}: cannot read", manifests.display()))?;
+    }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 

@@ -1,6 +1,7 @@
 //! One service, or one pod with host ports, to frontends and backend sets. Pure: the same inputs
 //! give the same objects.
 
+mod announce;
 mod backends;
 mod host_ports;
 mod nodes;
@@ -13,6 +14,8 @@ use weir_api::v1::{
     Algorithm, BackendSet, BackendState, Forwarding, Frontend, FrontendKey, FrontendType, Protocol,
 };
 
+use announce::list_announced;
+pub use announce::{Announcement, L2_CLASS};
 use backends::{Candidates, collect, depends_on_zone, write_all, write_local};
 pub use host_ports::compile_host_ports;
 pub use nodes::Nodes;
@@ -60,6 +63,8 @@ pub struct Compiled {
     pub nodes: BTreeSet<String>,
     /// What load balancers ask about it.
     pub health_check: Option<HealthCheck>,
+    /// Its load balancer addresses that nodes answer for.
+    pub announced: BTreeMap<IpAddr, Announcement>,
 }
 
 /// Whether a load balancer should send a service's traffic to this node.
@@ -92,6 +97,7 @@ pub fn compile_service(inputs: &Inputs<'_>) -> Compiled {
         }
     }
     compiled.nodes = list_nodes(inputs);
+    compiled.announced = list_announced(inputs);
     compiled.health_check = inputs
         .service
         .policy

@@ -3,8 +3,10 @@
 //! The result depends on the objects only, never on the order in which they came: applying changes
 //! one by one gives what computing from scratch gives.
 
+mod election;
 mod key;
 mod labels;
+mod mapped;
 mod node;
 mod policy_rows;
 mod problems;
@@ -14,13 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weir_api::v1::{BackendSet, Endpoint, Frontend, Object, object};
 
+use election::Election;
 pub use key::{Changes, DesiredKey};
 use labels::LabelIndex;
 
 use crate::compile::{
     Compiled, FrontendId, Inputs, Nodes, PodInput, compile_host_ports, compile_service,
 };
-use crate::model::{self, Kind, Name, Node, ObjectKey, Pod, Service};
+use crate::model::{self, HostPort, Kind, Name, Node, ObjectKey, Pod, Service};
 use crate::policy::PolicyState;
 pub use crate::settings::NodeSettings;
 
@@ -40,6 +43,8 @@ pub struct Desired {
     policy: PolicyState,
     /// Pods as they were attached, by `namespace/name`.
     attached: BTreeMap<String, Endpoint>,
+    /// Ports of the node that the runtimes of attached pods ask for.
+    mapped: BTreeMap<Name, Vec<HostPort>>,
 
     /// Services and pods.
     dirty: BTreeSet<ObjectKey>,
@@ -58,6 +63,9 @@ pub struct Desired {
     /// Services and pods that ask for an address and port; the first one has it.
     claims: BTreeMap<FrontendId, BTreeSet<Claim>>,
     contested: BTreeSet<FrontendId>,
+
+    /// Of load balancer addresses.
+    election: Election,
 
     objects: BTreeMap<DesiredKey, Object>,
     changes: Changes,
@@ -78,6 +86,7 @@ impl Desired {
         Self {
             policy: PolicyState::new(settings.policy()),
             attached: BTreeMap::new(),
+            mapped: BTreeMap::new(),
             dirty_endpoints: BTreeSet::new(),
             settings,
             services: BTreeMap::new(),
@@ -96,6 +105,7 @@ impl Desired {
             health_version: 0,
             claims: BTreeMap::new(),
             contested: BTreeSet::new(),
+            election: Election::default(),
             objects: BTreeMap::new(),
             changes: Changes::new(),
         }
@@ -104,16 +114,17 @@ impl Desired {
     /// Computes again what depends on changed objects, and returns what differs since the last
     /// call.
     pub fn recompute(&mut self) -> Changes {
-        if std::mem::take(&mut self.is_node_dirty) {
-            let node = self.compile_node();
-            self.put(DesiredKey::Node, object::Kind::Node(node));
-        }
         let mut touched = BTreeSet::new();
         for key in std::mem::take(&mut self.dirty) {
             self.recompute_object(&key, &mut touched);
         }
         for id in touched {
             self.settle_claims(id);
+        }
+        self.is_node_dirty |= self.election.settle(&self.nodes, &self.settings.name);
+        if std::mem::take(&mut self.is_node_dirty) {
+            let node = self.compile_node();
+            self.put(DesiredKey::Node, object::Kind::Node(node));
         }
         let changes = self.policy.recompute();
         self.put_policy(changes);
@@ -223,6 +234,7 @@ impl Desired {
             self.with_problems.insert(key.clone());
         }
         self.replace_dependencies(key, &old, &new);
+        self.election.replace(&key.name, &old.announced, &new.announced);
         if new != Compiled::default() {
             self.compiled.insert(key.clone(), new);
         }
@@ -237,9 +249,8 @@ impl Desired {
                 Some((self.compile_service(service, nodes), service.created.clone()))
             }
             Kind::Pod => {
-                let pod = self.pods.get(&key.name).filter(|it| !it.host_ports.is_empty())?;
-                let is_here = self.node_of(pod) == Some(&self.settings.name);
-                is_here.then(|| (compile_host_ports(pod, nodes), pod.created.clone()))
+                let pod = self.find_pod_with_ports(&key.name)?;
+                Some((compile_host_ports(&pod, nodes), pod.created.clone()))
             }
             _ => None,
         }

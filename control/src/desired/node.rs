@@ -1,17 +1,37 @@
 //! The configuration of this node's dataplane.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use weir_api::convert::address_bytes;
 use weir_api::v1::{NodeConfig, PodRoute};
 
 use super::Desired;
-use crate::model::{Cidr, Family};
+use crate::model::{Cidr, Family, Name, Node, Pod};
 
 impl Desired {
+    /// This node's object, where there is one.
+    #[must_use]
+    pub fn own_node(&self) -> Option<&Node> {
+        self.nodes.get(&self.settings.name)
+    }
+
+    /// A pod by its name.
+    #[must_use]
+    pub fn pod(&self, name: &Name) -> Option<&Pod> {
+        self.pods.get(name)
+    }
+
+    /// The node that answers for the address of a load balancer on its links; `None` where nobody
+    /// does.
+    #[must_use]
+    pub fn announcer(&self, address: IpAddr) -> Option<&str> {
+        self.election.elected(address)
+    }
+
     pub(super) fn compile_node(&self) -> NodeConfig {
         let settings = &self.settings;
-        let own = self.nodes.get(&settings.name);
+        let own = self.own_node();
         let mut addresses = settings.addresses.clone();
         for address in own.iter().flat_map(|node| &node.addresses) {
             if !addresses.contains(address) {
@@ -46,7 +66,7 @@ impl Desired {
             policy_reject: settings.policy_reject,
             pod_ranges: own.map(|it| write(&it.pod_ranges)).unwrap_or_default(),
             pod_routes: self.compile_pod_routes(),
-            announced: Vec::new(),
+            announced: self.election.won_by(&settings.name).map(address_bytes).collect(),
         }
     }
 

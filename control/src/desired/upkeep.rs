@@ -89,6 +89,7 @@ impl Desired {
     /// Removes an attached pod.
     pub fn remove_endpoint(&mut self, name: &str) {
         self.attached.remove(name);
+        self.set_port_mappings(name, Vec::new());
         self.mark_attached(name, None);
     }
 
@@ -141,11 +142,11 @@ impl Desired {
             None => self.nodes.remove(name),
         };
         let (old, new) = (old.as_ref(), self.nodes.get(name));
+        self.election.mark_nodes(old, new);
+        let way = |it: Option<&Node>| it.map(|it| it.internal_addresses.clone());
         let ranges = |it: Option<&Node>| it.map(|it| (it.addresses.clone(), it.pod_ranges.clone()));
-        self.is_node_dirty |= ranges(old) != ranges(new);
-        let place = |it: Option<&Node>| {
-            it.map(|it| (it.internal_addresses.clone(), it.zone().map(str::to_owned)))
-        };
+        self.is_node_dirty |= ranges(old) != ranges(new) || way(old) != way(new);
+        let place = |it: Option<&Node>| (way(it), it.map(|it| it.zone().map(str::to_owned)));
         let labels = |it: Option<&Node>| it.map(|it| it.labels.clone());
         let is_own = name == self.settings.name;
         if place(old) != place(new) || (is_own && labels(old) != labels(new)) {

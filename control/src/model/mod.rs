@@ -204,8 +204,11 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Ranges of its pods' addresses.
     pub pod_ranges: Vec<Cidr>,
-    /// Its kubelet reports that it works; true where nothing says otherwise.
+    /// Its kubelet reports that it works, and nobody that its network does not; true where nothing
+    /// says otherwise.
     pub is_ready: bool,
+    /// It is going away: load balancers shall send it no new connections (KEP-3836).
+    pub is_deleting: bool,
 }
 
 /// Label of a node with the zone that it is in (well-known labels of Kubernetes).

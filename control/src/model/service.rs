@@ -23,6 +23,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// Addresses that a load balancer sends here, for clients outside.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// Who provides the load balancer; `None`: the cluster's default.
+    pub load_balancer_class: Option<String>,
     /// Addresses that somebody else routes here, for clients outside.
     pub external_ips: Vec<IpAddr>,
     /// At least one where there is an address; names and (port, protocol) pairs are unique.

@@ -55,10 +55,7 @@ pub enum FileError {
 ///
 /// # Errors
 /// The directory cannot be read or watched.
-pub fn spawn_file_source(
-    directory: &Path,
-    batches: mpsc::UnboundedSender<Batch>,
-) -> Result<(), FileError> {
+pub fn spawn_file_source(directory: &Path, batches: mpsc::Sender<Batch>) -> Result<(), FileError> {
     let failed = |error| FileError::Directory { path: directory.to_owned(), error };
     let root = std::path::absolute(directory).map_err(failed)?;
     fs::read_dir(&root).map_err(failed)?;
@@ -77,7 +74,7 @@ pub fn spawn_file_source(
 
 type Events = Receiver<notify::Result<notify::Event>>;
 
-fn watch(mut directory: Directory, events: &Events, batches: &mpsc::UnboundedSender<Batch>) {
+fn watch(mut directory: Directory, events: &Events, batches: &mpsc::Sender<Batch>) {
     let mut pending = Pending::default();
     let mut reported = directory.scan(&pending);
     let mut problems = reported.problems.clone();
@@ -86,7 +83,7 @@ fn watch(mut directory: Directory, events: &Events, batches: &mpsc::UnboundedSen
         let is_news = reported.problems != problems
             || !(reported.upserts.is_empty() && reported.removes.is_empty());
         problems.clone_from(&reported.problems);
-        if (is_news || !pending.has_started) && batches.send(reported).is_err() {
+        if (is_news || !pending.has_started) && batches.blocking_send(reported).is_err() {
             return;
         }
         pending.has_started = true;

@@ -1,6 +1,7 @@
 //! Where objects come from. A source sends [`Batch`]es; the first carries everything that it has.
 //!
 //! - [`file`]: a directory of YAML, watched. It reads text by [`manifest`] over [`yaml`].
+//! - [`kube`]: the API server, watched.
 //! - [`kubernetes`]: Kubernetes objects to the model, with every check; shared by all sources. Its
 //!   parts: [`fields`], services and their policies, slices, pods, nodes, network policy.
 //!
@@ -8,6 +9,7 @@
 
 pub mod fields;
 pub mod file;
+pub mod kube;
 pub mod kubernetes;
 pub mod manifest;
 mod nodes;

@@ -26,9 +26,22 @@ pub(super) fn convert_node(
     let labels = node.metadata.labels.clone().unwrap_or_default();
     let pod_ranges = read_pod_ranges(node.spec.as_ref(), findings);
     let conditions = node.status.as_ref().and_then(|it| it.conditions.as_deref());
-    let ready = conditions.unwrap_or_default().iter().find(|it| it.type_ == "Ready");
-    let is_ready = ready.is_none_or(|it| it.status == "True");
-    Node { name, origin, addresses, internal_addresses, labels, pod_ranges, is_ready }
+    let has = |type_: &str, status: &str| {
+        let condition = conditions.unwrap_or_default().iter().find(|it| it.type_ == type_);
+        condition.map(|it| it.status == status)
+    };
+    // The operator says so where weir has been down for long.
+    let is_cut_off = has("NetworkUnavailable", "True").unwrap_or(false);
+    let is_ready = has("Ready", "True").unwrap_or(true) && !is_cut_off;
+    let is_deleting = is_deleting(node);
+    Node { name, origin, addresses, internal_addresses, labels, pod_ranges, is_ready, is_deleting }
+}
+
+/// As kube-proxy judges (KEP-3836; `NodeEligible` in `pkg/proxy/healthcheck/proxy_health.go`).
+fn is_deleting(node: &core::Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|it| it.taints.as_deref()).unwrap_or_default();
+    node.metadata.deletion_timestamp.is_some()
+        || taints.iter().any(|it| it.key == "ToBeDeletedByClusterAutoscaler")
 }
 
 fn read_pod_ranges(spec: Option<&core::NodeSpec>, findings: &mut Findings) -> Vec<Cidr> {

@@ -12,8 +12,10 @@ use crate::model::{
     Family, Name, Origin, Service, ServicePolicy, ServicePort, Severity, TargetPort,
 };
 
-/// A service with this label belongs to another proxy (well-known labels of Kubernetes).
-const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// A service with one of these labels belongs to another proxy, or to none, whatever the value
+/// (well-known labels of Kubernetes; kube-proxy watches services without them).
+const NOT_OURS_LABELS: [&str; 2] =
+    ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 
 pub(super) fn convert_service(
     service: &core::Service,
@@ -23,7 +25,8 @@ pub(super) fn convert_service(
 ) -> Option<Service> {
     let empty_spec = core::ServiceSpec::default();
     let spec = service.spec.as_ref().unwrap_or(&empty_spec);
-    let is_ours = !service.metadata.labels.iter().flatten().any(|(key, _)| key == PROXY_NAME_LABEL);
+    let labels = service.metadata.labels.iter().flatten();
+    let is_ours = !labels.map(|it| it.0.as_str()).any(|it| NOT_OURS_LABELS.contains(&it));
     let type_ = spec.type_.as_deref().unwrap_or("ClusterIP");
     if !["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"].contains(&type_) {
         findings.refuse("spec.type", format_args!("unknown service type {type_:?}"));
@@ -38,6 +41,7 @@ pub(super) fn convert_service(
         created: service.metadata.creation_timestamp.as_ref().map(|it| it.0.to_string()),
         cluster_ips: Vec::new(),
         load_balancer_ips: Vec::new(),
+        load_balancer_class: spec.load_balancer_class.clone(),
         external_ips: Vec::new(),
         ports: Vec::new(),
         node_port_families: Vec::new(),

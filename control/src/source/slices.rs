@@ -11,6 +11,9 @@ use crate::model::{
 
 /// Names the service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// A slice with this label is for nobody who serves ClusterIPs, whatever the value (well-known label
+/// of Kubernetes; kube-proxy watches slices without it).
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Weight of a slice's endpoints; 0 takes them out of service. Cilium's name, so that users can
 /// move in.
 const WEIGHT_ANNOTATION: &str = "service.cilium.io/weight";
@@ -21,15 +24,21 @@ pub(super) fn convert_slice(
     origin: Option<Origin>,
     findings: &mut Findings,
 ) -> Option<EndpointSlice> {
-    let service = slice.metadata.labels.as_ref().and_then(|it| it.get(SERVICE_NAME_LABEL))?;
-    let service = Name::new(&name.namespace, service);
+    let labels = slice.metadata.labels.as_ref()?;
+    let service = Name::new(&name.namespace, labels.get(SERVICE_NAME_LABEL)?);
+    let empty = |name, origin, service| {
+        let (ports, endpoints, weight) = (Vec::new(), Vec::new(), WEIGHT_DEFAULT);
+        Some(EndpointSlice { name, origin, service, ports, endpoints, weight })
+    };
+    if labels.contains_key(HEADLESS_LABEL) {
+        return empty(name, origin, service);
+    }
     let is_ipv4 = match slice.address_type.as_str() {
         "IPv4" => true,
         "IPv6" => false,
         "FQDN" => {
             findings.ignore("addressType", "addressType FQDN is");
-            let (ports, endpoints, weight) = (Vec::new(), Vec::new(), WEIGHT_DEFAULT);
-            return Some(EndpointSlice { name, origin, service, ports, endpoints, weight });
+            return empty(name, origin, service);
         }
         other => {
             let reason = format!("unknown address type {other:?}: IPv4 and IPv6 are served");

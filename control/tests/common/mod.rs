@@ -228,7 +228,7 @@ impl Interfaces for FakeInterfaces {
 /// An agent without servers, fed with manifests as text.
 pub struct Agent {
     pub service: AgentService,
-    batches: mpsc::UnboundedSender<Batch>,
+    batches: mpsc::Sender<Batch>,
     manifests: ManifestStore,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -237,7 +237,7 @@ pub const BOOT: &str = "boot-1";
 
 impl Agent {
     pub fn start(folder: &Path, attach_timeout: Duration) -> Self {
-        let (batches, batch_receiver) = mpsc::unbounded_channel();
+        let (batches, batch_receiver) = mpsc::channel(1024);
         let (events, event_receiver) = mpsc::unbounded_channel();
         let (requests, request_receiver) = mpsc::channel(16);
         let socket = dataplane_socket(folder);
@@ -262,7 +262,7 @@ impl Agent {
     /// Gives the file `name` this content, and tells the agent.
     pub fn put(&mut self, name: &str, text: &str) {
         self.manifests.put_file(Path::new(name), Ok(text));
-        self.batches.send(self.manifests.settle()).unwrap();
+        self.batches.try_send(self.manifests.settle()).unwrap();
     }
 }
 

@@ -92,6 +92,7 @@ pub fn node() -> impl Strategy<Value = Object> {
             labels,
             pod_ranges: Vec::new(),
             is_ready: true,
+            is_deleting: false,
         })
     })
 }
@@ -123,6 +124,7 @@ pub fn service() -> impl Strategy<Value = Object> {
             created: None,
             cluster_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
+            load_balancer_class: None,
             external_ips: Vec::new(),
             ports: Vec::new(),
             node_port_families: Vec::new(),
