@@ -129,7 +129,7 @@ impl Node {
 /// Reads and compiles the manifests in this process, with the agent's own code.
 async fn compile(testbed: &Testbed) -> Result<Vec<Object>> {
     let watch = Stopwatch::start();
-    let (sender, mut batches) = mpsc::unbounded_channel();
+    let (sender, mut batches) = mpsc::channel(1);
     spawn_file_source(&testbed.manifests(), sender)?;
     let batch = batches.recv().await.context("the source has ended")?;
     ensure!(batch.problems.is_empty(), "{:?}", batch.problems);
