@@ -139,8 +139,8 @@ mod tests {
         ("CNI_IFNAME", "eth0"),
         (
             "CNI_ARGS",
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db;K8S_POD_INFRA_CONTAINER_ID=4b1d;\
-             K8S_POD_UID=u1",
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db;\
+             K8S_POD_INFRA_CONTAINER_ID=4b1d;K8S_POD_UID=u1",
         ),
     ];
 

@@ -1,4 +1,4 @@
-//! Attaching and detaching endpoints: done at once, answered when the dataplane has acknowledged it.
+//! Attaching and detaching endpoints: done at once, answered when the dataplane has acknowledged.
 
 use tonic::Status;
 use tracing::{info, warn};

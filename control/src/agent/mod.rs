@@ -96,6 +96,15 @@ pub async fn run_agent(
         lock = standby::take_lock(&lock, config.is_standby, &readiness) => lock?,
         () = &mut shutdown => return Ok(()),
     };
+    run_alone(config, readiness, shutdown).await
+}
+
+/// Runs while no other agent of the node does.
+async fn run_alone(
+    config: AgentConfig,
+    readiness: watch::Sender<Health>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let boot_id = read_boot_id().context("cannot read this boot's identity")?;
     let interfaces = Box::new(KernelInterfaces);
     let endpoints = EndpointStore::open(&config.paths.endpoints(), &boot_id, interfaces)?;

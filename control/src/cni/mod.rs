@@ -2,8 +2,8 @@
 //!
 //! [`ipam`] is what an allocator does, [`pod_cidr`] the one for a node's podCIDRs, [`leases`] what
 //! is on disk. [`state`] puts them into the agent's loop, [`server`] is the gRPC service in front,
-//! [`garbage`] frees what no runtime gives back, and [`conf`] tells runtimes that the node is ready.
-//! The agent needs no privileges for any of it: the plugin makes the interfaces.
+//! [`garbage`] frees what no runtime gives back, and [`conf`] tells runtimes that the node is
+//! ready. The agent needs no privileges for any of it: the plugin makes the interfaces.
 
 pub mod conf;
 mod garbage;

@@ -11,8 +11,8 @@ use crate::model::{
 
 /// Names the service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// A slice with this label is for nobody who serves ClusterIPs, whatever the value (well-known label
-/// of Kubernetes; kube-proxy watches slices without it).
+/// A slice with this label is for nobody who serves ClusterIPs, whatever the value (a well-known
+/// label of Kubernetes; kube-proxy watches slices without it).
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Weight of a slice's endpoints; 0 takes them out of service. Cilium's name, so that users can
 /// move in.
