@@ -129,7 +129,7 @@ impl Runner {
 /// A name that is short, readable and distinct.
 fn file_name(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let readable: String = text.chars().map(safe).take(90).collect();
+    let readable: String = text.chars().map(safe).take(170).collect();
     let hash = Sha256::digest(text.as_bytes());
     format!("{}-{:02x}{:02x}{:02x}", readable.trim_matches('-'), hash[0], hash[1], hash[2])
 }
@@ -143,6 +143,6 @@ mod tests {
         let (one, other) = ("a/b [Slow] ".repeat(20), "a/b [Slow] ".repeat(21));
         assert_ne!(file_name(&one), file_name(&other));
         assert!(!file_name(&one).contains(['/', ' ', '[']));
-        assert!(file_name(&one).len() < 120);
+        assert!(file_name(&one).len() < 200);
     }
 }
