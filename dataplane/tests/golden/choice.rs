@@ -44,9 +44,13 @@ fn a_client_with_affinity_keeps_its_backend_until_it_was_silent_for_the_timeout(
             s.set_backends("pair", &[(mine, Active), (other, Active)]);
             s.advance_ms(99_000);
             assert_eq!(spread(s, port, client, 8000..8005), moved);
-            // After the timeout the choice is free, and by Maglev again the same for all ports.
+            // After the timeout the choice is free; outside it is by client, so the same again.
             s.advance_ms(100_000);
-            assert_eq!(spread(s, port, client, 9000..9005), bound.map(|count| count / 4));
+            let again = spread(s, port, client, 9000..9005);
+            assert_eq!(again.iter().filter(|count| **count > 0).count(), 1, "{again:?}");
+            if port == "out" {
+                assert_eq!(again, bound.map(|count| count / 4));
+            }
             s.set_frontends("pair", |row| row.affinity_s = 0);
         }
     });
