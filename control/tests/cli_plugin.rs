@@ -149,7 +149,7 @@ fn what_is_missing_is_said() {
     let (_, errors) = texts(&fake, &fake.weir(&["up", "--manifests=m", "--uplink=eth0"]));
     assert!(errors.contains("not through kubectl"), "{errors}");
     // This needs no cluster.
-    let maglev = ["maglev", "--size=251", "--backend=10.0.0.1:80"];
+    let maglev = ["maglev", "--table-size=251", "--backend=10.0.0.1:80/TCP"];
     let (table, errors) = texts(&fake, &fake.weir_in("/nonexistent", &maglev));
     assert!(table.contains("10.0.0.1:80"), "{table}{errors}");
 }

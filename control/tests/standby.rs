@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
-#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use std::path::Path;

@@ -24,7 +24,7 @@ pub async fn add(task: &mut Task) -> Result<Value, CniError> {
         CniError::new(INVALID_ENVIRONMENT, message, "the container has ended: make a new one")
     })?;
     let reply = allocate(task).await?;
-    let wanted = match Interface::read(&task.call.attachment.ifname, &reply) {
+    let mut wanted = match Interface::read(&task.call.attachment.ifname, &reply) {
         Ok(wanted) => wanted,
         Err(error) => return Err(roll_back(task, None, error).await),
     };
@@ -37,6 +37,12 @@ pub async fn add(task: &mut Task) -> Result<Value, CniError> {
         attach(task).await?;
     } else if let Err(error) = make(task, &namespace, &wanted).await {
         return Err(roll_back(task, Some(&wanted), error).await);
+    }
+    // A recovered lease does not know it.
+    if wanted.mtu == 0
+        && let Some(link) = Netlink::open()?.find(&wanted.host_name).await?
+    {
+        wanted.mtu = link.mtu;
     }
     let prev = task.config.prev_result.as_ref();
     Ok(wanted.to_result(&path.display().to_string(), prev, task.config.version))
