@@ -103,7 +103,8 @@ fn mappings_that_cannot_be_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("endpoints.json");
     let mut store = EndpointStore::open(&path, "boot", Box::new(FakeInterfaces)).unwrap();
-    let change: [(fn(&mut PortMapping), &str); 4] = [
+    type Spoil = fn(&mut PortMapping);
+    let change: [(Spoil, &str); 4] = [
         (|it| it.host_port = 0, "port of the host: port 0"),
         (|it| it.container_port = 65_536, "port of the container: port 65536"),
         (|it| it.protocol = Protocol::Icmp.into(), "ICMP has no ports"),

@@ -216,10 +216,13 @@ async fn a_refused_version_leaves_the_one_before() {
     assert_eq!(run.names(), ["Service default/new"]);
 }
 
+/// Makes an object of a kind with a value that tells its versions apart.
+type Make = fn(usize) -> Value;
+
 /// One step of a random history.
 fn disturb(server: &Server, random: &mut StdRng, installed: Kind) {
     let mut state = server.lock();
-    let kinds: [(Kind, fn(usize) -> Value); 5] = [
+    let kinds: [(Kind, Make); 5] = [
         (Kind::Namespace, namespace),
         (Kind::Service, service),
         (Kind::NetworkPolicy, policy),
