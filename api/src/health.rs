@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 
-use crate::socket::{MODE_GROUP, SocketError, bind};
+use crate::socket::{MODE_OWNER, SocketError, bind};
 
 /// A process that takes longer to answer is not healthy.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -112,7 +112,7 @@ pub fn serve(
     path: &Path,
     state: impl Fn() -> Health + Send + 'static,
 ) -> Result<HealthServer, SocketError> {
-    let mut connections = bind(path, MODE_GROUP)?;
+    let mut connections = bind(path, MODE_OWNER)?;
     let task = tokio::spawn(async move {
         while let Some(connection) = connections.next().await {
             let Ok(mut connection) = connection else { continue };

@@ -14,6 +14,7 @@
 pub mod cni;
 pub mod convert;
 pub mod health;
+pub mod lock;
 pub mod metrics;
 pub mod object;
 pub mod paths;

@@ -48,6 +48,12 @@ impl Paths {
         self.state_dir.join("leases.json")
     }
 
+    /// Held by the dataplane that works.
+    #[must_use]
+    pub fn dataplane_lock(&self) -> PathBuf {
+        self.run_dir.join("dataplane.lock")
+    }
+
     /// The agent's attached endpoints.
     #[must_use]
     pub fn endpoints(&self) -> PathBuf {

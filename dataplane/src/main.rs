@@ -7,6 +7,7 @@
 
 mod flags;
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,15 +20,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 use weir_api::MESSAGE_BYTES_MAX;
+use weir_api::health::{self, Health};
+use weir_api::lock::{self, Attempt, Lock, Waiting};
 use weir_api::paths::Paths;
 use weir_api::v1::dataplane_server::DataplaneServer;
 use weir_api::v1::observe_server::ObserveServer;
 use weir_dataplane::attach::Maps;
-use weir_dataplane::flow::Timeouts;
+use weir_dataplane::flow::{Timeouts, store};
 use weir_dataplane::netlink::{KernelState, sysctl};
 use weir_dataplane::server::controller::{Command, Controller};
-use weir_dataplane::server::health::{self, Health};
-use weir_dataplane::server::lock::{self, Attempt, Lock, Waiting};
+use weir_dataplane::server::health::Phase;
 use weir_dataplane::server::node::{self, Node, NodeOptions, Prepared};
 use weir_dataplane::server::observe::ObserveService;
 use weir_dataplane::server::policy::VerdictHistory;
@@ -40,21 +42,23 @@ use flags::Flags;
 fn main() -> Result<()> {
     let flags = Flags::parse();
     if let Some(path) = &flags.check_health {
-        let (is_well, line) = health::check(path);
-        println!("{line}");
-        std::process::exit(if is_well { 0 } else { 1 });
+        let health = health::check(path).unwrap_or_else(|it| Health::NotReady(it.to_string()));
+        println!("{health}");
+        std::process::exit(if health.is_healthy() { 0 } else { 1 });
     }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     sysctl::set_root(&flags.proc_sys);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if flags.remove {
-            return Ok(kernel::remove_all(&flags.pin_dir, &flags.run_dir).await?);
+            kernel::remove_all(&flags.pin_dir, &flags.run_dir).await?;
+            return Ok(store::remove_all(&flags.run_dir)?);
         }
         run(flags).await
     })
@@ -89,16 +93,16 @@ impl Signals {
 }
 
 async fn run(flags: Flags) -> Result<()> {
-    let (told, health) = watch::channel(Health::Starting);
-    if let Some(path) = &flags.health_socket {
-        health::serve(path, health)?;
-    }
+    let (told, phase) = watch::channel(Phase::Starting);
+    let _health = match &flags.health_socket {
+        Some(path) => Some(health::serve(path, move || phase.borrow().health())?),
+        None => None,
+    };
     let paths = Paths { run_dir: flags.run_dir.clone(), state_dir: flags.state_dir.clone() };
     let options = flags.node_options();
     privileges::check(options.locked_bytes())?;
-    std::fs::create_dir_all(&flags.run_dir).with_context(|| flags.run_dir.display().to_string())?;
     let mut signals = Signals::listen()?;
-    let (_lock, prepared) = match lock::take(&flags.run_dir)? {
+    let (_lock, prepared) = match lock::take(&paths.dataplane_lock())? {
         Attempt::Taken(lock) => (lock, node::prepare(&options).await?),
         Attempt::Held(waiting) if flags.standby => {
             match stand_by(waiting, &options, &told, &mut signals).await? {
@@ -115,7 +119,7 @@ async fn run(flags: Flags) -> Result<()> {
     };
     let mut node = node::start(&options, prepared).await?;
     let result = serve(&mut node, &options, &paths, &told, &mut signals).await;
-    told.send_replace(Health::Stopping);
+    told.send_replace(Phase::Stopping);
     let hold = matches!(result, Ok(End::Planned)).then(|| flags.handover_hold());
     node.stop(hold.filter(|hold| !hold.is_zero()));
     result?;
@@ -127,16 +131,16 @@ async fn run(flags: Flags) -> Result<()> {
 async fn stand_by(
     waiting: Waiting,
     options: &NodeOptions,
-    health: &watch::Sender<Health>,
+    phase: &watch::Sender<Phase>,
     signals: &mut Signals,
 ) -> Result<Option<(Lock, Prepared)>> {
     let pid = waiting.holder.clone();
     let prepared = node::prepare(options).await?;
     tracing::info!(pid, "standby: waiting for the end of the dataplane that runs");
-    health.send_replace(Health::Standby { pid });
+    phase.send_replace(Phase::Standby { pid });
     tokio::select! {
         lock = waiting.wait() => {
-            health.send_replace(Health::Starting);
+            phase.send_replace(Phase::Starting);
             tracing::info!("taking over");
             Ok(Some((lock?, prepared)))
         }
@@ -149,7 +153,7 @@ async fn serve(
     node: &mut Node,
     options: &NodeOptions,
     paths: &Paths,
-    health: &watch::Sender<Health>,
+    phase: &watch::Sender<Phase>,
     signals: &mut Signals,
 ) -> Result<End> {
     let (commands, inbox) = mpsc::channel(64);
@@ -160,7 +164,7 @@ async fn serve(
     let state_path = paths.accepted_state();
     let mut controller = Controller::new(options.workers, shared, Some(kernel), state_path);
     controller.start(&now_known).await;
-    health.send_replace(Health::Running(Arc::clone(&node.shared)));
+    phase.send_replace(Phase::Running(Arc::clone(&node.shared)));
     let serving = async {
         let result = answer(node, options, paths, &commands, news, signals).await;
         commands.send(Command::Stop).await?;

@@ -123,6 +123,24 @@ pub fn read_flows(dir: &Path, worker: u32, limit: usize) -> io::Result<Vec<FlowE
     Ok(flows)
 }
 
+/// Deletes the tables of all workers in `dir`.
+pub fn remove_all(dir: &Path) -> Result<(), StoreError> {
+    let fail = |path: &Path, source| StoreError::File { path: path.to_owned(), source };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| fail(dir, error))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|error| fail(dir, error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let worker = name.and_then(|name| name.strip_prefix("flows."));
+        if worker.is_some_and(|worker| worker.parse::<u32>().is_ok()) {
+            std::fs::remove_file(&path).map_err(|error| fail(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
 fn file_path(dir: &Path, worker: u32) -> PathBuf {
     dir.join(format!("flows.{worker}"))
 }

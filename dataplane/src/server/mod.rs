@@ -15,8 +15,7 @@
 //!   latter; [`http`] is `/metrics` and `/healthz`.
 //! - [`state_file`] keeps the last accepted state, so that a restart needs no agent.
 //! - [`node`] puts devices, workers and this thread together at start, on the interfaces that
-//!   [`uplinks`] finds, with the [`privileges`] that it needs. [`lock`] and [`health`] are about
-//!   the process as such: one per node, and how it does.
+//!   [`uplinks`] finds, with the [`privileges`] that it needs. [`health`] is how the process does.
 
 pub mod controller;
 pub mod convert;
@@ -24,7 +23,6 @@ pub mod health;
 pub mod host;
 pub mod http;
 pub mod kernel;
-pub mod lock;
 pub mod node;
 pub mod observe;
 pub mod policy;

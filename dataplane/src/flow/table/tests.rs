@@ -158,6 +158,19 @@ fn the_next_process_adopts_the_file() {
     }
 }
 
+#[test]
+fn removing_the_files_leaves_those_of_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["flows.0", "flows.12", "flows.json", "accepted"] {
+        std::fs::write(dir.path().join(name), "x").expect("written");
+    }
+    store::remove_all(dir.path()).expect("removed");
+    let left = |name: &str| dir.path().join(name).exists();
+    let left = ["flows.0", "flows.12", "flows.json", "accepted"].map(left);
+    assert_eq!(left, [false, false, true, true]);
+    store::remove_all(&dir.path().join("absent")).expect("nothing to remove");
+}
+
 proptest! {
     #[test]
     fn equals_a_map(steps in prop::collection::vec((0u16..200, any::<bool>()), 1..400)) {

@@ -1,4 +1,5 @@
-//! One dataplane per run directory: a lock file, with the process id of its holder.
+//! One process of a kind at a time: a lock file, with the process id of its holder. The next one may
+//! wait for its end, as during a rolling update.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 
 /// The lock cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}")]
+#[error("{path}: cannot lock: {source}")]
 pub struct LockError {
     path: PathBuf,
     source: io::Error,
@@ -23,7 +24,9 @@ pub struct Lock {
 /// What became of the attempt to take the lock.
 #[derive(Debug)]
 pub enum Attempt {
+    /// It was free.
     Taken(Lock),
+    /// Another process has it.
     Held(Waiting),
 }
 
@@ -36,16 +39,18 @@ pub struct Waiting {
     pub holder: String,
 }
 
-/// Takes the lock of a run directory, if it is free.
+/// Takes the lock at `path`, if it is free; makes its folder if need be.
 ///
 /// # Errors
 /// The file cannot be made or locked.
-pub fn take(run_dir: &Path) -> Result<Attempt, LockError> {
-    let path = run_dir.join("dataplane.lock");
-    let failed = |source| LockError { path: path.clone(), source };
+pub fn take(path: &Path) -> Result<Attempt, LockError> {
+    let failed = |source| LockError { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
     let mut options = OpenOptions::new();
     // Not cut before it is ours: the holder's process id is in it.
-    let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let opened = options.read(true).write(true).create(true).truncate(false).open(path);
     let file = opened.map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(Attempt::Taken(Lock::note_holder(file).map_err(failed)?)),
@@ -54,7 +59,7 @@ pub fn take(run_dir: &Path) -> Result<Attempt, LockError> {
             let read = (&file).take(32).read_to_string(&mut holder);
             let is_known = read.is_ok() && !holder.trim().is_empty();
             let holder = if is_known { holder.trim().into() } else { "unknown".into() };
-            Ok(Attempt::Held(Waiting { file, path, holder }))
+            Ok(Attempt::Held(Waiting { file, path: path.to_owned(), holder }))
         }
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
@@ -100,16 +105,17 @@ mod tests {
     #[tokio::test]
     async fn one_has_it_and_the_next_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let Attempt::Taken(first) = take(folder.path()).unwrap() else { panic!("it is free") };
-        let Attempt::Held(waiting) = take(folder.path()).unwrap() else { panic!("it is taken") };
+        let path = folder.path().join("run/agent.lock");
+        let Attempt::Taken(first) = take(&path).unwrap() else { panic!("it is free") };
+        let Attempt::Held(waiting) = take(&path).unwrap() else { panic!("it is taken") };
         assert_eq!(waiting.holder, std::process::id().to_string());
         let waits = tokio::spawn(waiting.wait());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         assert!(!waits.is_finished());
         drop(first);
         let second = waits.await.unwrap().unwrap();
-        assert!(matches!(take(folder.path()).unwrap(), Attempt::Held(_)));
+        assert!(matches!(take(&path).unwrap(), Attempt::Held(_)));
         drop(second);
-        assert!(matches!(take(folder.path()).unwrap(), Attempt::Taken(_)));
+        assert!(matches!(take(&path).unwrap(), Attempt::Taken(_)));
     }
 }
