@@ -15,6 +15,8 @@ mod fragments;
 mod icmp;
 #[path = "golden/links.rs"]
 mod links;
+#[path = "golden/loopback.rs"]
+mod loopback;
 #[path = "golden/policy.rs"]
 mod policy;
 #[path = "golden/refusals.rs"]

@@ -66,7 +66,7 @@ pub enum Output {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the dataplane and the agent from a directory of manifests.
+    /// Run the dataplane and the agent, from a directory of manifests or the API server.
     Up(Box<UpArgs>),
     Status(StatusArgs),
     /// The services and their backends.

@@ -59,6 +59,16 @@ pub fn gateway_addr(is_v4: bool) -> Addr {
     }
 }
 
+/// The client that a pod sees which reaches itself through a service: 169.254.1.1 or
+/// fd77:6569:7200::3. For IPv6 not the gateway: to a link-local address a wildcard UDP socket
+/// answers from the pod's link-local one.
+pub fn hairpin_addr(is_v4: bool) -> Addr {
+    match is_v4 {
+        true => gateway_addr(true),
+        false => Addr::from_v6([0xfd, 0x77, 0x65, 0x69, 0x72, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]),
+    }
+}
+
 /// The client that backends of the host's own see, so that their answers come back by the host's
 /// port: 169.254.64.2 or fd77:6569:7200::2, next to the port's own address.
 pub fn host_peer_addr(is_v4: bool) -> Addr {

@@ -9,7 +9,7 @@
 //!  nowhere   unreachable                        empty  -> nobody
 //! ```
 
-use weir_dataplane::pipeline::{GATEWAY_MAC, gateway_addr, host_peer_addr};
+use weir_dataplane::pipeline::{GATEWAY_MAC, gateway_addr, hairpin_addr, host_peer_addr};
 use weir_packet::{Addr, Mac, protocol};
 use weir_tables::{
     Algorithm, Backend, BackendAddr, BackendState, Endpoint, Frontend, FrontendKey, FrontendType,
@@ -41,12 +41,14 @@ pub const SERVICES: [(&str, &[&str]); 6] = [
 /// The port that services answer on, their protocol, and the backends' port.
 pub const PORTS: [(u8, u16, u16); 2] = [(protocol::TCP, 80, 8080), (protocol::UDP, 53, 5353)];
 
-const NAMES: [(&str, &str, &str); 19] = [
+const NAMES: [(&str, &str, &str); 21] = [
     ("blue", "10.0.0.1", "fd00::1"),
     ("green", "10.0.0.2", "fd00::2"),
     ("red", "10.0.0.3", "fd00::3"),
     ("grey", "10.0.0.4", "fd00::4"),
     ("host", "192.0.2.10", "2001:db8::10"),
+    ("weir0", "169.254.64.1", "fd77:6569:7200::1"),
+    ("loopback", "127.0.0.1", "::1"),
     ("router", "192.0.2.1", "2001:db8::1"),
     ("near", "192.0.2.77", "2001:db8::77"),
     ("client", "198.51.100.7", "2001:db8:ffff::7"),
@@ -67,6 +69,7 @@ const NAMES: [(&str, &str, &str); 19] = [
 pub fn addr(name: &str, family: u8) -> Addr {
     match name {
         "gateway" => return gateway_addr(family == 4),
+        "hairpin" => return hairpin_addr(family == 4),
         "peer" => return host_peer_addr(family == 4),
         _ => {}
     }
@@ -77,8 +80,8 @@ pub fn addr(name: &str, family: u8) -> Addr {
 
 /// The name of an address, or the address.
 pub fn name_of(found: &Addr) -> String {
-    if *found == gateway_addr(true) || *found == gateway_addr(false) {
-        return "gateway".into();
+    if *found == hairpin_addr(true) || *found == hairpin_addr(false) {
+        return "hairpin".into();
     }
     if *found == host_peer_addr(true) || *found == host_peer_addr(false) {
         return "peer".into();
@@ -208,7 +211,7 @@ pub fn network() -> Network {
         route(router, link, via(None));
         route(addr("docker", family), docker, RouteTarget::Kernel);
         route(addr("nowhere", family), nowhere, RouteTarget::Unreachable);
-        network.addresses.push(addr("host", family));
+        network.addresses.extend(["host", "weir0", "loopback"].map(|name| addr(name, family)));
         network.uplink_addresses.push(addr("host", family));
         network.neighbours.insert(NextHop { port: UPLINK_PORT, addr: router }, ROUTER_MAC);
     }

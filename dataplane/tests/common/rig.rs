@@ -51,7 +51,7 @@ pub const CASES: &[Case] = &[
             ("out", "udp client:4000 > own:53"),
             ("blue", "udp blue:5353 > client:4000"),
             ("blue", "udp blue:4000 > own:53"),
-            ("blue", "udp blue:5353 > gateway:4000"),
+            ("blue", "udp blue:5353 > hairpin:4000"),
         ],
         sent: 6,
     },

@@ -89,7 +89,7 @@ fn external_traffic_policy_local_is_for_clients_outside() {
 }
 
 #[test]
-fn source_ranges_are_for_clients_outside() {
+fn source_ranges_are_for_clients_inside_too() {
     in_every_world(|s| {
         let client = Prefix::of_addr(addr("client", s.family));
         let router = Prefix::of_addr(addr("router", s.family));
@@ -112,7 +112,10 @@ fn source_ranges_are_for_clients_outside() {
                 false => s.drops(&ask, "source_range"),
             }
             let ask = format!("blue: tcp/S blue:{sport} > lb:80");
-            s.forwards(&ask, &format!("green: tcp/S blue:{sport} > green:8080 ttl 63"));
+            match is_deny {
+                true => s.forwards(&ask, &format!("green: tcp/S blue:{sport} > green:8080 ttl 63")),
+                false => s.drops(&ask, "source_range"),
+            }
         }
     });
 }

@@ -123,6 +123,7 @@ fn what_ends_at_the_link_ends_here() {
         s.drops("blue: udp blue:5353 > all:5353", "link_local");
         s.drops("blue: udp blue:4000 > gateway:53", "link_local");
         s.drops("blue: ping blue > gateway id 4", "link_local");
+        s.drops("blue: udp blue:4000 > hairpin:53", "link_local");
     });
 }
 

@@ -72,12 +72,12 @@ fn the_outside_reaches_a_load_balancer_on_any_queue() {
 fn a_pod_reaches_itself_through_its_service() {
     in_every_world(|s| {
         for _ in 0..2 {
-            s.forwards("blue: udp blue:4000 > own:53", "blue: udp gateway:4000 > blue:5353 ttl 63");
-            s.forwards("blue: udp blue:5353 > gateway:4000", "blue: udp own:53 > blue:4000 ttl 63");
+            s.forwards("blue: udp blue:4000 > own:53", "blue: udp hairpin:4000 > blue:5353 ttl 63");
+            s.forwards("blue: udp blue:5353 > hairpin:4000", "blue: udp own:53 > blue:4000 ttl 63");
         }
-        s.forwards("blue: tcp/S blue:4000 > own:80", "blue: tcp/S gateway:4000 > blue:8080 ttl 63");
+        s.forwards("blue: tcp/S blue:4000 > own:80", "blue: tcp/S hairpin:4000 > blue:8080 ttl 63");
         s.forwards(
-            "blue: tcp/SA blue:8080 > gateway:4000",
+            "blue: tcp/SA blue:8080 > hairpin:4000",
             "blue: tcp/SA own:80 > blue:4000 ttl 63",
         );
         // Another pod reaches the same backend with its own address.

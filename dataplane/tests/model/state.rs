@@ -215,7 +215,8 @@ impl Node {
             Place::Pod(_) => {}
             _ if port == PortId::UPLINK => return Decision::Punted,
             Place::Host if port == PortId::HOST => return Decision::Punted,
-            _ if port == PortId::HOST || key.dst == self.addr("gateway") => {
+            _ if port == PortId::HOST => return Decision::Dropped,
+            _ if ["gateway", "hairpin"].map(|name| self.addr(name)).contains(&key.dst) => {
                 return Decision::Dropped;
             }
             _ => {}
@@ -240,13 +241,12 @@ impl Node {
         pinned: Option<BackendAddr>,
     ) -> Decision {
         let row = &self.services[service];
-        let is_outside = port == PortId::UPLINK && !self.is_in_cluster(&key.src);
-        if is_outside
-            && let Some(is_deny) = row.ranges
+        if let Some(is_deny) = row.ranges
             && (key.src == self.addr("client")) == is_deny
         {
             return Decision::Dropped;
         }
+        let is_outside = port == PortId::UPLINK && !self.is_in_cluster(&key.src);
         let by_client = is_outside && row.affinity_s > 0;
         // A NodePort of another node is subject to that node's policy.
         let is_outside =
@@ -272,7 +272,7 @@ impl Node {
         let is_pod = port != PortId::UPLINK && port != PortId::HOST;
         let new_source = match self.place(&backend.addr) {
             Place::Pod(_) if backend.addr == key.src => {
-                to.src = self.addr("gateway");
+                to.src = self.addr("hairpin");
                 None
             }
             Place::Pod(_) => None,

@@ -10,6 +10,7 @@ use super::{
 use crate::batch::Stage;
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
+use crate::pipeline::hairpin_addr;
 
 /// Decides a flow by where its destination is.
 pub(super) fn decide(
@@ -17,8 +18,9 @@ pub(super) fn decide(
     facts: &Facts,
     snapshot: &Snapshot,
 ) -> Result<Decision, Refusal> {
-    if port_is_pod(facts.port) && key.dst.is_link_local() && !snapshot.is_host_addr(&key.dst) {
-        // The gateway's address stands for flows that are known; nothing else has a way from here.
+    let ends_here = key.dst.is_link_local() || key.dst == hairpin_addr(key.dst.is_v4());
+    if port_is_pod(facts.port) && ends_here && !snapshot.is_host_addr(&key.dst) {
+        // The hairpin address stands for flows that are known; nothing else has a way from here.
         return Err(Refusal::Drop(Drop::LinkLocal));
     }
     let egress = snapshot.resolve(&key.dst);

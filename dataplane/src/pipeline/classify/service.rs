@@ -19,7 +19,7 @@ use super::{
 use crate::batch::Stage;
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
-use crate::pipeline::{gateway_addr, host_peer_addr};
+use crate::pipeline::{hairpin_addr, host_peer_addr};
 
 /// Decides a flow to a frontend.
 pub(super) fn decide(
@@ -49,10 +49,11 @@ pub(super) fn decide(
         let half = Half::plain(Action::Direct { worker: director });
         return Ok(Decision::one_way(key, half));
     }
-    let is_outside = is_from_uplink && !snapshot.is_in_cluster(&key.src);
-    if is_outside && !frontend.source_ranges.allow(&key.src) {
+    // Of pods and nodes too, as Kubernetes' own proxy and tests have it.
+    if !frontend.source_ranges.allow(&key.src) {
         return Err(Refusal::Drop(Drop::SourceRange));
     }
+    let is_outside = is_from_uplink && !snapshot.is_in_cluster(&key.src);
     // Who picks another node's NodePort, from inside the cluster too, gets that node's policy
     // (Kubernetes' description of externalTrafficPolicy); other addresses are everywhere.
     let is_node_port = frontend.kind == FrontendType::NodePort;
@@ -154,7 +155,7 @@ fn translate(
     let mut source_port = SourcePort::Own;
     match new_source(&backend, key, facts, snapshot)? {
         Source::Client => {}
-        Source::Gateway => to.src = gateway_addr(key.src.is_v4()),
+        Source::Hairpin => to.src = hairpin_addr(key.src.is_v4()),
         Source::Node(addr) => {
             to.src = addr;
             source_port = SourcePort::Allocated;
@@ -181,8 +182,8 @@ fn translate(
 /// Whom the backend sees.
 enum Source {
     Client,
-    /// The gateway, for a pod that reaches itself: its kernel would drop what comes from itself.
-    Gateway,
+    /// For a pod that reaches itself: its kernel would drop what comes from itself.
+    Hairpin,
     /// An address of the node that leads answers back here.
     Node(Addr),
 }
@@ -197,7 +198,7 @@ fn new_source(
     let is_v4 = key.src.is_v4();
     let is_pod = port_is_pod(facts.port);
     match snapshot.resolve(&backend.addr) {
-        Egress::Pod { .. } if backend.addr == key.src => Ok(Source::Gateway),
+        Egress::Pod { .. } if backend.addr == key.src => Ok(Source::Hairpin),
         Egress::Pod { .. } => Ok(Source::Client),
         // The kernel answers a pod through its veth; anybody else would be answered straight, and
         // untranslated.

@@ -4,7 +4,7 @@
 //!  web-1           a pod           web        a Service's cluster IP
 //!  node-1          a node          web/lb     its load balancer's address
 //!  node-1/external its other       web/external  its external IP
-//!  client client-2 outside         gateway    what pods know as their gateway
+//!  client client-2 outside         hairpin    whom a pod sees that reaches itself
 //!  router          of the uplink   host-peer  whom the host's own backends see
 //! ```
 //! Addresses may be written out, too.
@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 
 use weir_control::model::{Node, Object};
-use weir_dataplane::pipeline::{gateway_addr, host_peer_addr};
+use weir_dataplane::pipeline::{hairpin_addr, host_peer_addr};
 use weir_packet::{Addr, Mac, Parsed, parse};
 use weir_tables::Prefix;
 
@@ -44,7 +44,7 @@ impl Names {
     pub fn new<'a>(objects: impl Iterator<Item = &'a Object> + Clone, extra: &[String]) -> Names {
         let mut names = Names::default();
         for is_v4 in [true, false] {
-            names.add("gateway", gateway_addr(is_v4));
+            names.add("hairpin", hairpin_addr(is_v4));
             names.add("host-peer", host_peer_addr(is_v4));
         }
         for (name, v4, v6) in OUTSIDE {
