@@ -1,5 +1,5 @@
 //! A real Kubernetes on one machine, for end-to-end tests: what `weir-cluster` consists of, for
-//! tools that work with a running cluster ([`cluster`]) or make images for it ([`image`]).
+//! tools that work with a running cluster ([`cluster`]).
 //!
 //! ```no_run
 //! use weir_cluster::{cluster::Cluster, paths::State};
@@ -14,7 +14,7 @@
 
 pub mod cluster;
 mod control_plane;
-pub mod image;
+mod images;
 mod install;
 mod kubeconfig;
 pub mod leftovers;

@@ -39,10 +39,6 @@ pub fn prepare(state: &State, plan: &NodePlan) -> Result<PathBuf> {
     let (name, folder) = (plan.name(), state.node(&plan.name()));
     let config = folder.join("config");
     fs::create_dir_all(&config)?;
-    let plugins = folder.join("opt-cni/bin");
-    fs::create_dir_all(&plugins)?;
-    // containerd 1.x calls it for every pod, whatever the network; it comes with a node.
-    fs::copy(paths::program("loopback")?, plugins.join("loopback"))?;
     let cgroup = format!("{}/{name}", state.cgroup());
     fs::write(config.join("containerd.toml"), write_containerd_config())?;
     fs::write(config.join("kubelet.json"), write_kubelet_config(&cgroup))?;

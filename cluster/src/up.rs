@@ -13,7 +13,7 @@ use weir_lab::clock::{Stopwatch, wait_until};
 
 use crate::{
     cluster::Cluster,
-    image::set,
+    images::write_images,
     install,
     kubeconfig::write_kubeconfig,
     leftovers, load,
@@ -66,7 +66,7 @@ pub fn run(state: &State, options: &Options) -> Result<()> {
         ensure!(!supervisor.is_alive(), "cluster {name} is up already: `down` ends it");
     }
     leftovers::remove(state)?;
-    let images = set::write_images().context("the images for the nodes")?;
+    let images = write_images().context("the images for the nodes")?;
     prepare(state, &nodes, options.mtu)?;
     let cluster = start(state)?;
     let left_up = "the cluster is left as it is; `down` ends it";

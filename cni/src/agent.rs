@@ -12,7 +12,7 @@ use weir_api::v1::cni_client::CniClient;
 use crate::error::{CniError, TRY_AGAIN_LATER};
 
 /// How soon a call is tried again that found nobody, or an agent that is not ready.
-const RETRY: Duration = Duration::from_millis(100);
+pub const RETRY: Duration = Duration::from_millis(100);
 
 /// Makes a call. Nobody at the socket, and an agent that says `UNAVAILABLE`, is tried again for
 /// `patience`.

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use weir_api::paths::Paths;
 use weir_api::v1::{Attachment, Bandwidth, PortMapping, Protocol};
 
 use crate::error::{CniError, DECODING_FAILURE, INVALID_CONFIG};
+use crate::install::LOOPBACK;
 use crate::version::Version;
 
 /// One plugin's configuration, as a runtime derives it from a `.conflist`.
@@ -16,6 +17,8 @@ use crate::version::Version;
 pub struct Config {
     /// In which version results and errors are written.
     pub version: Version,
+    /// It is the plugin `loopback` that is called: runtimes name in `type` the program they start.
+    pub is_loopback: bool,
     /// Where the agent listens.
     pub socket: PathBuf,
     /// Errors and notes are appended here too.
@@ -26,8 +29,8 @@ pub struct Config {
     pub bandwidth: Option<Bandwidth>,
     /// What plugins before this one, or ADD for CHECK and DEL, gave; as it was read.
     pub prev_result: Option<Value>,
-    /// Of GC.
-    pub valid_attachments: Vec<Attachment>,
+    /// Of GC; `None` where nothing is said of them, which is not the same as "none is valid".
+    pub valid_attachments: Option<Vec<Attachment>>,
 }
 
 /// As it is written. Fields of other plugins and of later versions are no concern of ours.
@@ -35,6 +38,8 @@ pub struct Config {
 struct Raw {
     #[serde(rename = "cniVersion", default)]
     cni_version: String,
+    #[serde(rename = "type", default)]
+    plugin: String,
     socket: Option<PathBuf>,
     #[serde(rename = "logFile")]
     log_file: Option<PathBuf>,
@@ -42,8 +47,20 @@ struct Raw {
     runtime: RawRuntime,
     #[serde(rename = "prevResult")]
     prev_result: Option<Value>,
-    #[serde(rename = "cni.dev/valid-attachments")]
-    valid_attachments: Option<Vec<RawAttachment>>,
+    #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "present")]
+    valid_attachments: Option<Option<Vec<RawAttachment>>>,
+    /// Its name in the text of the specification up to libcni 1.2.2; libcni writes both since.
+    #[serde(rename = "cni.dev/attachments", default, deserialize_with = "present")]
+    attachments: Option<Option<Vec<RawAttachment>>>,
+}
+
+/// A key that is there, also with `null`.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Default, Deserialize)]
@@ -117,15 +134,16 @@ impl Config {
         }
         let read_attachment =
             |it: RawAttachment| Attachment { container_id: it.container_id, ifname: it.ifname };
-        let valid = raw.valid_attachments.unwrap_or_default();
+        let valid = raw.valid_attachments.or(raw.attachments).map(Option::unwrap_or_default);
         Ok(Self {
             version,
+            is_loopback: raw.plugin == LOOPBACK,
             socket: raw.socket.unwrap_or_else(|| Paths::default().agent_socket()),
             log_file: raw.log_file,
             port_mappings,
             bandwidth: raw.runtime.bandwidth.and_then(|it| read_bandwidth(&it)),
             prev_result: raw.prev_result,
-            valid_attachments: valid.into_iter().map(read_attachment).collect(),
+            valid_attachments: valid.map(|it| it.into_iter().map(read_attachment).collect()),
         })
     }
 }
@@ -218,6 +236,25 @@ mod tests {
         let plain = parse(r#"{"cniVersion":"1.1.0"}"#).unwrap();
         assert_eq!(plain.socket, PathBuf::from("/run/weir/agent.sock"));
         assert_eq!(plain.bandwidth, None);
+        assert!(!config.is_loopback && !plain.is_loopback);
+        // As containerd's.
+        let loopback = r#"{"cniVersion":"0.3.1","name":"cni-loopback","type":"loopback"}"#;
+        assert!(parse(loopback).unwrap().is_loopback);
+    }
+
+    #[test]
+    fn valid_attachments_have_two_names_and_no_list_is_not_an_empty_one() {
+        let valid = |fields: &str| {
+            let text = format!(r#"{{"cniVersion":"1.1.0"{fields}}}"#);
+            let valid = parse(&text).unwrap().valid_attachments;
+            valid.map(|it| it.into_iter().map(|it| it.container_id).collect::<Vec<_>>())
+        };
+        let one = r#"[{"containerID":"a","ifname":"eth0"}]"#;
+        assert_eq!(valid(&format!(r#","cni.dev/valid-attachments":{one}"#)).unwrap(), ["a"]);
+        assert_eq!(valid(&format!(r#","cni.dev/attachments":{one}"#)).unwrap(), ["a"]);
+        assert_eq!(valid(r#","cni.dev/valid-attachments":[]"#).unwrap(), [""; 0]);
+        assert_eq!(valid(r#","cni.dev/valid-attachments":null"#).unwrap(), [""; 0]);
+        assert_eq!(valid(""), None);
     }
 
     #[test]

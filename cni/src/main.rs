@@ -3,7 +3,8 @@
 //! It makes the veth and configures the pod's side of it; addresses, and everything that the
 //! dataplane must know, are the agent's. It keeps no state. The call is in the environment
 //! ([`environment`]), the configuration on standard input ([`config`]), the answer on standard
-//! output ([`result`], [`error`]); then read [`verbs`].
+//! output ([`result`], [`error`]); then read [`verbs`]. It is the plugin `loopback` too, for
+//! runtimes that want one.
 #![forbid(unsafe_code)]
 
 mod agent;
@@ -20,7 +21,7 @@ mod version;
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -36,16 +37,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => serve(),
-        ["--install", folder] => match install::install(Path::new(folder)) {
-            Ok(path) => {
-                println!("installed {}", path.display());
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("cannot install {error}: is the folder there, and writable?");
-                ExitCode::FAILURE
-            }
-        },
+        ["--install", folder] => list("install", install::install(Path::new(folder))),
+        ["--uninstall", folder] => list("remove", install::remove(Path::new(folder))),
         ["--version"] => {
             println!("weir-cni {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -53,8 +46,25 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "weir-cni is a CNI plugin: container runtimes start it, with CNI_COMMAND in the \
-                 environment.\nBy hand: weir-cni --install DIR copies it, weir-cni --version"
+                 environment.\nBy hand: weir-cni --install DIR copies it, and makes it the plugin \
+                 `loopback` if there is none; --uninstall DIR undoes that; --version"
             );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What was done to files, a line for each.
+fn list(verb: &str, done: std::io::Result<Vec<PathBuf>>) -> ExitCode {
+    match done {
+        Ok(paths) => {
+            for path in paths {
+                println!("{verb}: {}", path.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("cannot {verb} {error}: is the folder there, and writable?");
             ExitCode::FAILURE
         }
     }
@@ -93,24 +103,31 @@ fn answer(text: &[u8]) -> Result<Option<Value>, CniError> {
         let all = version::ALL.map(Version::as_str);
         return Ok(Some(json!({"cniVersion": asked, "supportedVersions": all})));
     }
-    let config = Config::parse(text)?;
+    let mut task = Task { call, config: Config::parse(text)?, notes: Vec::new() };
+    let result = match task.config.is_loopback {
+        true => verbs::loopback(&mut task),
+        false => serve_pod(&mut task),
+    };
+    log(&task, result.as_ref().err());
+    result
+}
+
+/// The plugin of a pod's network.
+fn serve_pod(task: &mut Task) -> Result<Option<Value>, CniError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         CniError::new(IO_FAILURE, format!("cannot start: {error}"), "is the host out of memory?")
     })?;
-    let mut task = Task { call, config, notes: Vec::new() };
-    let result = runtime.block_on(async {
+    runtime.block_on(async {
         match task.call.verb {
-            Verb::Add => verbs::add(&mut task).await.map(Some),
-            Verb::Del => verbs::del(&mut task).await.map(|()| None),
-            Verb::Check => verbs::check(&mut task).await.map(|()| None),
-            Verb::Gc => verbs::gc(&mut task).await.map(|()| None),
-            Verb::Status => verbs::status(&mut task).await.map(|()| None),
+            Verb::Add => verbs::add(task).await.map(Some),
+            Verb::Del => verbs::del(task).await.map(|()| None),
+            Verb::Check => verbs::check(task).await.map(|()| None),
+            Verb::Gc => verbs::gc(task).await.map(|()| None),
+            Verb::Status => verbs::status(task).await.map(|()| None),
             Verb::Version => Ok(None),
         }
-    });
-    log(&task, result.as_ref().err());
-    result
+    })
 }
 
 /// Notes go to standard error, and with errors into the log file where the configuration has one.

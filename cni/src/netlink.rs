@@ -140,6 +140,16 @@ impl Netlink {
         done.map_err(|error| refused("take up link", &link.name, &error))
     }
 
+    /// Takes a link down.
+    ///
+    /// # Errors
+    /// See [`Self::find`].
+    pub async fn set_down(&self, link: &Link) -> Result<(), CniError> {
+        let message = LinkUnspec::new_with_index(link.index).down().build();
+        let done = self.handle.link().change(message).execute().await;
+        done.map_err(|error| refused("take down link", &link.name, &error))
+    }
+
     /// Adds an address, usable at once (no duplicate address detection).
     ///
     /// # Errors

@@ -86,15 +86,9 @@ impl Interface {
         let mut ips = prev_list("ips");
         let mut routes = prev_list("routes");
         for address in &self.addresses {
-            let mut ip = Map::new();
-            if version < Version::V100 {
-                let family = if address.ip.is_ipv4() { "4" } else { "6" };
-                ip.insert("version".into(), family.into());
-            }
-            ip.insert("address".into(), format!("{}/{}", address.ip, address.length).into());
-            ip.insert("gateway".into(), address.gateway.to_string().into());
-            ip.insert("interface".into(), own_index.into());
-            ips.push(ip.into());
+            let mut ip = write_ip(address.ip, address.length, own_index, version);
+            ip["gateway"] = address.gateway.to_string().into();
+            ips.push(ip);
             let dst = if address.ip.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
             routes.push(json!({"dst": dst, "gw": address.gateway.to_string()}));
         }
@@ -153,6 +147,37 @@ impl Interface {
     }
 }
 
+/// The result of ADD for a loopback interface with these addresses and prefix lengths, which comes
+/// alone: what plugins before it gave stays what it is.
+#[must_use]
+pub fn loopback_result(
+    name: &str,
+    addresses: &[(IpAddr, u8)],
+    netns: &str,
+    prev: Option<&Value>,
+    version: Version,
+) -> Value {
+    let mut result = prev.cloned().unwrap_or_else(|| {
+        let ips = addresses.iter().map(|(ip, length)| write_ip(*ip, *length, 0, version));
+        json!({
+            "interfaces": [{"name": name, "mac": write_mac([0; 6]), "sandbox": netns}],
+            "ips": ips.collect::<Vec<_>>(),
+            "dns": {},
+        })
+    });
+    result["cniVersion"] = version.as_str().into();
+    result
+}
+
+/// An address of the result's interface of this index.
+fn write_ip(ip: IpAddr, length: u8, interface: usize, version: Version) -> Value {
+    let mut written = json!({"address": format!("{ip}/{length}"), "interface": interface});
+    if version < Version::V100 {
+        written["version"] = if ip.is_ipv4() { "4" } else { "6" }.into();
+    }
+    written
+}
+
 /// As people write it.
 #[must_use]
 pub fn write_mac(mac: [u8; 6]) -> String {
@@ -205,6 +230,29 @@ mod tests {
         assert_eq!(result["ips"][1]["interface"], 2);
         assert_eq!(result["dns"]["nameservers"][0], "192.0.2.1");
         assert_eq!(interface.compare(&result), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_loopback_interface_comes_alone() {
+        let addresses = [("127.0.0.1".parse().unwrap(), 8), ("::1".parse().unwrap(), 128)];
+        for version in ALL {
+            let result = loopback_result("lo", &addresses, "/n", None, version);
+            assert_eq!(result["cniVersion"], version.as_str());
+            let lo = json!([{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": "/n"}]);
+            assert_eq!(result["interfaces"], lo);
+            let ips = result["ips"].as_array().unwrap();
+            assert_eq!(
+                (&ips[0]["address"], &ips[0]["interface"]),
+                (&json!("127.0.0.1/8"), &json!(0))
+            );
+            assert_eq!(ips[1]["address"], "::1/128");
+            let family = ips[1].get("version").and_then(Value::as_str);
+            assert_eq!(family, (version < Version::V100).then_some("6"));
+        }
+        let mut prev = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]});
+        let result = loopback_result("lo", &addresses, "/n", Some(&prev), Version::V110);
+        prev["cniVersion"] = "1.1.0".into();
+        assert_eq!(result, prev);
     }
 
     #[test]

@@ -184,6 +184,8 @@ fn namespaces_that_have_gone_and_garbage() {
         let (_four, d) = node.container("four", "dd")?;
         node.add(&d)?;
         node.testbed.node().ip("link add weirp0000000000 type veth peer name left0")?;
+        let unsaid = node.call("GC", &a, &[])?;
+        ensure!(unsaid.code() == 7 && node.host_interfaces()?.len() > 1, "{unsaid:?}");
         let valid = json!([{"containerID": a.id, "ifname": "eth0"}]);
         let collected = node.call("GC", &a, &[("cni.dev/valid-attachments", valid)])?;
         ensure!(collected.is_ok, "{collected:?}");

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ fn error(output: &Output) -> Value {
 fn it_installs_itself_over_one_that_runs() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("weir-cni");
-    let install = |program: &std::path::Path| {
+    let install = |program: &Path| {
         let output = Command::new(program).arg("--install").arg(folder.path()).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
@@ -37,7 +38,7 @@ fn it_installs_itself_over_one_that_runs() {
         Command::new(&target).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     install(&target);
     assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, 0o755);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    assert_eq!(list(folder.path()), ["loopback", "weir-cni"], "nothing is left beside them");
     drop(busy.stdin.take());
     busy.wait().unwrap();
 
@@ -45,6 +46,54 @@ fn it_installs_itself_over_one_that_runs() {
     let output = Command::new(PROGRAM).arg("--install").arg(&missing).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("absent/weir-cni"), "{said}");
+}
+
+fn list(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        files.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn by_hand(verb: &str, folder: &Path) -> String {
+    let output = Command::new(PROGRAM).arg(verb).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn it_is_the_plugin_for_lo_where_there_is_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let loopback = folder.path().join("loopback");
+    for _ in 0..2 {
+        let said = by_hand("--install", folder.path());
+        assert!(said.contains("/weir-cni\n") && said.ends_with("/loopback\n"), "{said}");
+        // Within the folder, whose name is another in a container.
+        assert_eq!(loopback.read_link().unwrap(), Path::new("weir-cni"));
+    }
+    let said = by_hand("--uninstall", folder.path());
+    assert!(said.contains("/weir-cni\n") && said.contains("/loopback\n"), "{said}");
+    assert_eq!(list(folder.path()), [""; 0]);
+    assert_eq!(by_hand("--uninstall", folder.path()), "");
+
+    // A program, a link to one, and a link that leads nowhere: all somebody else's.
+    type Make = fn(&Path);
+    let others: [Make; 3] = [
+        |path| std::fs::write(path, "another").unwrap(),
+        |path| std::os::unix::fs::symlink("/bin/true", path).unwrap(),
+        |path| std::os::unix::fs::symlink("/no/such/weir-cni", path).unwrap(),
+    ];
+    for make in others {
+        make(&loopback);
+        let read = || (loopback.read_link().ok(), std::fs::read(&loopback).ok());
+        let before = read();
+        assert!(!by_hand("--install", folder.path()).contains("/loopback"));
+        assert_eq!(read(), before);
+        by_hand("--uninstall", folder.path());
+        assert_eq!((read(), list(folder.path())), (before, vec!["loopback".to_owned()]));
+        std::fs::remove_file(&loopback).unwrap();
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! An image as one file: an OCI image layout in a tar, with docker's `manifest.json` beside it.
+//! Images as one file: an OCI image layout in a tar, with docker's `manifest.json` beside it.
 //!
 //! OCI image specification 1.1: image-layout, manifest, config. containerd takes the name of an
 //! imported image from the annotation `io.containerd.image.name`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::ImageError;
-use crate::layer::{Blob, Layer, digest, new_header};
+use crate::layer::{Blob, digest, new_header};
 
 /// Images have no time of their own: it would make each build another image.
 const CREATED: &str = "1970-01-01T00:00:00Z";
@@ -18,26 +19,23 @@ const CREATED: &str = "1970-01-01T00:00:00Z";
 /// An image to be written.
 #[derive(Debug)]
 pub struct Image<'a> {
-    /// `REPOSITORY:TAG`; as Docker has it, a repository without a registry is one of
+    /// Each a `REPOSITORY:TAG`; as Docker has it, a repository without a registry is one of
     /// `docker.io/library`.
-    pub name: &'a str,
-    /// As Go names it: `amd64`, `arm64`.
-    pub architecture: &'a str,
+    pub names: &'a [&'a str],
     /// What runs if a container names nothing; empty for nothing.
     pub entrypoint: &'a [&'a str],
+    /// The entrypoint's if a container gives no others.
+    pub arguments: &'a [&'a str],
     /// `NAME=VALUE`.
     pub environment: &'a [&'a str],
     /// Of the image, for people.
     pub labels: &'a [(&'a str, &'a str)],
-    /// From the bottom up.
-    pub layers: &'a [Layer],
-    /// Smaller and slower to make: for images that travel.
-    pub is_compressed: bool,
+    /// From the bottom up. What images of one archive share is in it once.
+    pub layers: &'a [&'a Blob],
 }
 
-/// This machine's architecture as images name it.
-#[must_use]
-pub fn host_architecture() -> &'static str {
+/// This machine's architecture as images name it, who have it from Go.
+fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -56,55 +54,72 @@ pub fn full_name(name: &str) -> String {
     }
 }
 
-impl Image<'_> {
-    /// Writes the archive; `path` is there only once it is whole. Gives the image's digest, as
-    /// `sha256:HEX`.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<String, ImageError> {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".{}", std::process::id()));
-        let aside = Path::new(&aside);
-        let written = self.write_aside(aside).and_then(|digest| {
-            std::fs::rename(aside, path)?;
-            Ok(digest)
-        });
-        written.map_err(|error| {
-            // It may not even have been made.
-            let _ = std::fs::remove_file(aside);
-            ImageError::File { path: path.to_owned(), error }
-        })
-    }
+/// Writes the archive; `path` is there only once it is whole. Gives the images' digests, each as
+/// `sha256:HEX`.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write(path: &Path, images: &[Image]) -> Result<Vec<String>, ImageError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let aside = Path::new(&aside);
+    let written = write_aside(aside, images).and_then(|digests| {
+        std::fs::rename(aside, path)?;
+        Ok(digests)
+    });
+    written.map_err(|error| {
+        // It may not even have been made.
+        let _ = std::fs::remove_file(aside);
+        ImageError::File { path: path.to_owned(), error }
+    })
+}
 
-    fn write_aside(&self, path: &Path) -> io::Result<String> {
-        let layers = self.layers.iter().map(|layer| layer.to_blob(self.is_compressed));
-        let layers = layers.collect::<io::Result<Vec<_>>>()?;
-        let config = self.config(&layers).to_string();
-        let manifest = manifest(&config, &layers).to_string();
-        let mut tar = tar::Builder::new(BufWriter::new(File::create(path)?));
-        let layout = json!({"imageLayoutVersion": "1.0.0"}).to_string();
-        append(&mut tar, "oci-layout", layout.as_bytes())?;
-        append(&mut tar, "index.json", self.index(&manifest).to_string().as_bytes())?;
-        append(&mut tar, "manifest.json", self.docker(&config, &layers).to_string().as_bytes())?;
-        append(&mut tar, &blob_path(&digest(manifest.as_bytes())), manifest.as_bytes())?;
-        append(&mut tar, &blob_path(&digest(config.as_bytes())), config.as_bytes())?;
-        for layer in &layers {
-            append(&mut tar, &blob_path(&layer.digest), &layer.content)?;
+fn write_aside(path: &Path, images: &[Image]) -> io::Result<Vec<String>> {
+    let mut tar = tar::Builder::new(BufWriter::new(File::create(path)?));
+    let (mut index, mut docker) = (Vec::new(), Vec::new());
+    let (mut written, mut digests) = (BTreeSet::new(), Vec::new());
+    let layout = json!({"imageLayoutVersion": "1.0.0"}).to_string();
+    append(&mut tar, "oci-layout", layout.as_bytes())?;
+    for image in images {
+        let config = image.config().to_string();
+        let manifest = manifest(&config, image.layers).to_string();
+        let manifest_digest = digest(manifest.as_bytes());
+        index.extend(image.describe(&manifest));
+        docker.push(image.docker(&config));
+        let own = [
+            (manifest_digest.clone(), manifest.as_bytes()),
+            (digest(config.as_bytes()), config.as_bytes()),
+        ];
+        let layers = image.layers.iter().map(|it| (it.digest.clone(), it.content.as_slice()));
+        for (digest, content) in own.into_iter().chain(layers) {
+            if written.insert(digest.clone()) {
+                append(&mut tar, &blob_path(&digest), content)?;
+            }
         }
-        tar.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
-        Ok(format!("sha256:{}", digest(manifest.as_bytes())))
+        digests.push(format!("sha256:{manifest_digest}"));
     }
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": index,
+    });
+    append(&mut tar, "index.json", index.to_string().as_bytes())?;
+    append(&mut tar, "manifest.json", Value::from(docker).to_string().as_bytes())?;
+    tar.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+    Ok(digests)
+}
 
-    fn config(&self, layers: &[Blob]) -> Value {
-        let diff_ids = layers.iter().map(|it| format!("sha256:{}", it.diff_id));
+impl Image<'_> {
+    fn config(&self) -> Value {
+        let diff_ids = self.layers.iter().map(|it| format!("sha256:{}", it.diff_id));
         let labels = self.labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
         json!({
-            "architecture": self.architecture,
+            "architecture": host_architecture(),
             "os": "linux",
             "created": CREATED,
             "config": {
                 "Entrypoint": self.entrypoint,
+                "Cmd": self.arguments,
                 "Env": self.environment,
                 "WorkingDir": "/",
                 "Labels": labels.collect::<serde_json::Map<_, _>>(),
@@ -113,37 +128,37 @@ impl Image<'_> {
         })
     }
 
-    fn index(&self, manifest: &str) -> Value {
+    /// For the index, by each name.
+    fn describe(&self, manifest: &str) -> impl Iterator<Item = Value> {
         let mut descriptor =
             describe("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
-        descriptor["platform"] = json!({"architecture": self.architecture, "os": "linux"});
-        descriptor["annotations"] = json!({
-            "io.containerd.image.name": full_name(self.name),
-            "org.opencontainers.image.ref.name": self.tag(),
-        });
-        json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [descriptor],
+        descriptor["platform"] = json!({"architecture": host_architecture(), "os": "linux"});
+        self.names.iter().map(move |name| {
+            let mut descriptor = descriptor.clone();
+            descriptor["annotations"] = json!({
+                "io.containerd.image.name": full_name(name),
+                "org.opencontainers.image.ref.name": tag_of(name),
+            });
+            descriptor
         })
     }
 
     /// The older format, by which docker loads.
-    fn docker(&self, config: &str, layers: &[Blob]) -> Value {
-        json!([{
+    fn docker(&self, config: &str) -> Value {
+        json!({
             "Config": blob_path(&digest(config.as_bytes())),
-            "RepoTags": [self.name],
-            "Layers": layers.iter().map(|it| blob_path(&it.digest)).collect::<Vec<_>>(),
-        }])
-    }
-
-    fn tag(&self) -> &str {
-        let name = self.name.rsplit('/').next().unwrap_or(self.name);
-        name.split_once(':').map_or("latest", |(_, tag)| tag)
+            "RepoTags": self.names,
+            "Layers": self.layers.iter().map(|it| blob_path(&it.digest)).collect::<Vec<_>>(),
+        })
     }
 }
 
-fn manifest(config: &str, layers: &[Blob]) -> Value {
+fn tag_of(name: &str) -> &str {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.split_once(':').map_or("latest", |(_, tag)| tag)
+}
+
+fn manifest(config: &str, layers: &[&Blob]) -> Value {
     let layers = layers.iter().map(|it| {
         json!({
             "mediaType": it.media_type,

@@ -29,13 +29,13 @@ pub struct Layer {
 
 /// A layer as a blob of an archive.
 #[derive(Debug)]
-pub(crate) struct Blob {
-    pub content: Vec<u8>,
+pub struct Blob {
+    pub(crate) content: Vec<u8>,
     /// SHA-256 of the content as it lies in the archive, in hex.
-    pub digest: String,
+    pub(crate) digest: String,
     /// SHA-256 of the tar inside, in hex.
-    pub diff_id: String,
-    pub media_type: &'static str,
+    pub(crate) diff_id: String,
+    pub(crate) media_type: &'static str,
 }
 
 impl Layer {
@@ -104,7 +104,11 @@ impl Layer {
         tar.into_inner()
     }
 
-    pub(crate) fn to_blob(&self, is_compressed: bool) -> io::Result<Blob> {
+    /// The layer for archives. Compressed it is smaller and slower to make: for images that travel.
+    ///
+    /// # Errors
+    /// A path is too long for a tar.
+    pub fn to_blob(&self, is_compressed: bool) -> io::Result<Blob> {
         let tar = self.to_tar()?;
         let diff_id = digest(&tar);
         if !is_compressed {
@@ -132,7 +136,8 @@ pub(crate) fn new_header(entry_type: tar::EntryType, mode: u32, size: usize) -> 
 }
 
 /// SHA-256 in hex.
-pub(crate) fn digest(content: &[u8]) -> String {
+#[must_use]
+pub fn digest(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

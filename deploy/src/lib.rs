@@ -1,7 +1,7 @@
 //! Container images from files, without a container engine: the same files give the same digest.
 //!
 //! - [`layer`]: a layer of directories, files and links.
-//! - [`archive`]: an image of layers, as one file that engines load (`docker load`, `podman load`,
+//! - [`archive`]: images of layers, as one file that engines load (`docker load`, `podman load`,
 //!   `ctr images import`, `skopeo copy oci-archive:`).
 //! - [`libraries`]: the shared libraries that programs need.
 //! - [`weir`]: weir's own image.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::ImageError;
-use crate::archive::{Image, host_architecture};
+use crate::archive::{self, Image};
 use crate::layer::Layer;
 use crate::libraries::{find_libraries, libraries_of};
 
@@ -33,21 +33,21 @@ pub fn write(
     let programs = PROGRAMS.map(|name| folder.join(name));
     check_static(&folder.join(ON_THE_HOST))?;
     // Libraries change seldom: a layer of their own is not loaded again with each new version.
-    let layers = [base(&programs)?, binaries(&programs)?];
+    let blob = |layer: Layer| layer.to_blob(is_compressed).map_err(ImageError::of_file(path));
+    let (base, binaries) = (blob(base(&programs)?)?, blob(binaries(&programs)?)?);
     let image = Image {
-        name,
-        architecture: host_architecture(),
+        names: &[name],
         entrypoint: &[],
+        arguments: &[],
         environment: &["PATH=/usr/local/bin"],
         labels: &[
             ("org.opencontainers.image.title", "weir"),
             ("org.opencontainers.image.version", env!("CARGO_PKG_VERSION")),
             ("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE")),
         ],
-        layers: &layers,
-        is_compressed,
+        layers: &[&base, &binaries],
     };
-    image.write(path)
+    Ok(archive::write(path, &[image])?.concat())
 }
 
 fn check_static(program: &Path) -> Result<(), ImageError> {

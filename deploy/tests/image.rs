@@ -11,26 +11,25 @@ use std::process::Command;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use weir_deploy::ImageError;
-use weir_deploy::archive::{Image, full_name};
-use weir_deploy::layer::Layer;
+use weir_deploy::archive::{self, Image, full_name};
+use weir_deploy::layer::{Blob, Layer};
 use weir_deploy::libraries::{find_libraries, libraries_of};
 
-fn layers() -> [Layer; 2] {
+fn layers(is_compressed: bool) -> [Blob; 2] {
     let (mut one, mut two) = (Layer::default(), Layer::default());
     one.add_directory("/tmp", 0o1777);
     two.add_file("/usr/local/bin/hello", 0o755, b"hello".to_vec());
-    [one, two]
+    [one, two].map(|it| it.to_blob(is_compressed).unwrap())
 }
 
-fn image(layers: &[Layer], is_compressed: bool) -> Image<'_> {
+fn image<'a>(names: &'a [&'a str], layers: &'a [&'a Blob]) -> Image<'a> {
     Image {
-        name: "weir:0.1.0",
-        architecture: "amd64",
+        names,
         entrypoint: &["/usr/local/bin/hello"],
+        arguments: &["world"],
         environment: &["PATH=/usr/local/bin"],
         labels: &[("org.opencontainers.image.title", "weir")],
         layers,
-        is_compressed,
     }
 }
 
@@ -68,12 +67,13 @@ fn an_archive_leads_from_its_index_to_every_layer() {
     let directory = tempfile::tempdir().unwrap();
     for is_compressed in [false, true] {
         let path = directory.path().join("image.tar");
-        let digest = image(&layers(), is_compressed).write(&path).unwrap();
+        let [one, two] = layers(is_compressed);
+        let digests = archive::write(&path, &[image(&["weir:0.1.0"], &[&one, &two])]).unwrap();
         let files = read(&path);
         assert_eq!(json(&files, "oci-layout")["imageLayoutVersion"], "1.0.0");
         let index = json(&files, "index.json");
         let named = &index["manifests"][0];
-        assert_eq!(named["digest"], digest);
+        assert_eq!(digests, [named["digest"].as_str().unwrap()]);
         assert_eq!(
             named["annotations"]["io.containerd.image.name"],
             "docker.io/library/weir:0.1.0"
@@ -81,8 +81,9 @@ fn an_archive_leads_from_its_index_to_every_layer() {
         assert_eq!(named["annotations"]["org.opencontainers.image.ref.name"], "0.1.0");
         let manifest: Value = serde_json::from_slice(follow(&files, named)).unwrap();
         let config: Value = serde_json::from_slice(follow(&files, &manifest["config"])).unwrap();
-        assert_eq!(config["architecture"], "amd64");
+        assert_eq!(config["architecture"], named["platform"]["architecture"]);
         assert_eq!(config["config"]["Entrypoint"][0], "/usr/local/bin/hello");
+        assert_eq!(config["config"]["Cmd"][0], "world");
         let mut layer_paths = Vec::new();
         for (layer, diff_id) in manifest["layers"]
             .as_array()
@@ -111,11 +112,37 @@ fn an_archive_leads_from_its_index_to_every_layer() {
 }
 
 #[test]
+fn images_have_all_their_names_and_share_their_layers() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("images.tar");
+    let [one, two] = layers(false);
+    let (both, first) = ([&one, &two], [&one]);
+    let images = [image(&["a:1", "a:2"], &both), image(&["b:1"], &first)];
+    let digests = archive::write(&path, &images).unwrap();
+    // `read` would take the second of two files of the same name.
+    let count = tar::Archive::new(fs::File::open(&path).unwrap()).entries().unwrap().count();
+    let files = read(&path);
+    assert_eq!((count, files.len()), (9, 9), "three of the archive, two an image, two layers");
+    let (index, docker) = (json(&files, "index.json"), json(&files, "manifest.json"));
+    let names = ["a:1", "a:2", "b:1"];
+    for (i, (name, digest)) in names.iter().zip([0, 0, 1].map(|it| &digests[it])).enumerate() {
+        let named = &index["manifests"][i];
+        assert_eq!(named["digest"], digest.as_str());
+        let known_as = format!("docker.io/library/{name}");
+        assert_eq!(named["annotations"]["io.containerd.image.name"], known_as);
+        follow(&files, named);
+    }
+    assert_eq!(docker[0]["RepoTags"], serde_json::json!(["a:1", "a:2"]));
+    assert_eq!(docker[0]["Layers"][0], docker[1]["Layers"][0]);
+}
+
+#[test]
 fn the_same_content_gives_the_same_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let paths = ["a", "b"].map(|name| directory.path().join(name));
     for path in &paths {
-        image(&layers(), true).write(path).unwrap();
+        let [one, two] = layers(true);
+        archive::write(path, &[image(&["weir:0.1.0"], &[&one, &two])]).unwrap();
     }
     assert_eq!(fs::read(&paths[0]).unwrap(), fs::read(&paths[1]).unwrap());
     let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
@@ -125,7 +152,7 @@ fn the_same_content_gives_the_same_bytes() {
 #[test]
 fn an_archive_that_cannot_be_written_is_named() {
     let path = Path::new("/proc/weir-no-such-folder/image.tar");
-    let error = image(&layers(), false).write(path).unwrap_err().to_string();
+    let error = archive::write(path, &[]).unwrap_err().to_string();
     assert!(error.starts_with("/proc/weir-no-such-folder/image.tar: "), "{error}");
 }
 

@@ -5,7 +5,5 @@ package tools
 
 import (
 	_ "github.com/containernetworking/cni/cnitool"
-	_ "github.com/containernetworking/plugins/plugins/main/loopback"
-	_ "github.com/yannh/kubeconform/cmd/kubeconform"
 	_ "helm.sh/helm/v3/cmd/helm"
 )

@@ -7,15 +7,20 @@ use weir_api::v1::CollectGarbageRequest;
 
 use super::{CHECK_PATIENCE, Task};
 use crate::agent::ask;
-use crate::error::CniError;
+use crate::error::{CniError, INVALID_CONFIG};
 use crate::netlink::Netlink;
 
 /// Frees addresses and removes veths, as many as it can.
 ///
 /// # Errors
-/// The first one, after everything has been tried.
+/// No list; else the first one, after everything has been tried.
 pub async fn gc(task: &mut Task) -> Result<(), CniError> {
-    let valid = task.config.valid_attachments.clone();
+    let valid = task.config.valid_attachments.clone().ok_or_else(|| {
+        let message = "GC without the list of valid attachments: everything would be removed";
+        let details =
+            "the runtime has to give cni.dev/valid-attachments, an empty list if it is so";
+        CniError::new(INVALID_CONFIG, message, details)
+    })?;
     let kept: BTreeSet<String> = valid.iter().map(host_interface).collect();
     let request = CollectGarbageRequest { valid };
     let collected = ask(&task.config.socket, "garbage collection", CHECK_PATIENCE, |mut client| {

@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod del;
 mod gc;
+mod loopback;
 mod status;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub use add::add;
 pub use check::check;
 pub use del::del;
 pub use gc::gc;
+pub use loopback::loopback;
 pub use status::status;
 
 use crate::config::Config;
@@ -30,7 +32,7 @@ const DEL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long CHECK and GC wait.
 const CHECK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long STATUS waits: runtimes ask every few seconds.
-const STATUS_PATIENCE: Duration = Duration::from_secs(3);
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A call, and what it has to say beside its result.
 #[derive(Debug)]

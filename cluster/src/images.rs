@@ -1,6 +1,6 @@
 //! The images that every cluster has: what upstream's end-to-end tests ask for, from static
 //! programs and this machine's own tools, under upstream's names (`test/utils/image/manifest.go`
-//! of Kubernetes 1.36).
+//! of Kubernetes 1.36). The archive is made as weir's own is, without a container engine.
 
 use std::{
     fs,
@@ -9,10 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use weir_deploy::{layer::Layer, libraries::libraries_of};
+use weir_deploy::{
+    archive::{self, Image},
+    layer::{Blob, Layer, digest},
+    libraries::libraries_of,
+};
 
-use super::archive::{self, Blob, Image, digest_of};
 use crate::{node_config::PAUSE_IMAGE, paths};
+
+/// Of the programs in every image.
+const PATH: &str = "PATH=/usr/local/bin:/usr/bin:/bin:/sbin:/";
 
 /// Built, and static.
 const PROGRAMS: [&str; 4] = ["pause", "agnhost", "coredns", "regression-issue-74839"];
@@ -72,24 +78,29 @@ pub fn write_images() -> Result<PathBuf> {
         bail!("a layer of each program");
     };
     let tools = &make_tools()?;
-    let image = |names: &[&str], layers, entrypoint, arguments| Image {
-        names: names.iter().map(|&name| name.into()).collect(),
-        layers,
-        entrypoint,
-        arguments,
-    };
-    let web = vec!["/agnhost", "netexec", "--http-port=80"];
-    let images = [
-        image(&[PAUSE_IMAGE], vec![pause], vec!["/pause"], vec![]),
-        image(&AGNHOST, vec![tools, agnhost, coredns], vec!["/agnhost"], vec!["pause"]),
-        image(&GLIBC_DNS, vec![tools, agnhost, coredns], vec!["sleep"], vec!["infinity"]),
-        image(&BUSYBOX_IMAGES, vec![tools], vec![], vec!["sh"]),
-        image(&NGINX, vec![tools, agnhost], web, vec![]),
-        image(&REGRESSION, vec![regression], vec!["/regression-issue-74839"], vec![]),
-        image(&COREDNS, vec![coredns], vec!["/coredns"], vec![]),
-    ];
-    archive::write(&path, &images)?;
+    let web = ["/agnhost", "netexec", "--http-port=80"];
+    archive::write(
+        &path,
+        &[
+            image(&[PAUSE_IMAGE], &[pause], &["/pause"], &[]),
+            image(&AGNHOST, &[tools, agnhost, coredns], &["/agnhost"], &["pause"]),
+            image(&GLIBC_DNS, &[tools, agnhost, coredns], &["sleep"], &["infinity"]),
+            image(&BUSYBOX_IMAGES, &[tools], &[], &["sh"]),
+            image(&NGINX, &[tools, agnhost], &web, &[]),
+            image(&REGRESSION, &[regression], &["/regression-issue-74839"], &[]),
+            image(&COREDNS, &[coredns], &["/coredns"], &[]),
+        ],
+    )?;
     Ok(path)
+}
+
+fn image<'a>(
+    names: &'a [&'a str],
+    layers: &'a [&'a Blob],
+    entrypoint: &'a [&'a str],
+    arguments: &'a [&'a str],
+) -> Image<'a> {
+    Image { names, entrypoint, arguments, environment: &[PATH], labels: &[], layers }
 }
 
 /// By path, size and time of change.
@@ -100,7 +111,7 @@ fn identify(inputs: &[PathBuf]) -> Result<String> {
             .with_context(|| format!("{}: run scripts/setup-cluster", input.display()))?;
         text += &format!("{input:?} {} {:?}\n", metadata.len(), metadata.modified()?);
     }
-    Ok(digest_of(text.as_bytes())[..16].to_owned())
+    Ok(digest(text.as_bytes())[..16].to_owned())
 }
 
 /// A layer of one static program, at `/NAME`.
@@ -117,7 +128,7 @@ fn single(program: &Path) -> Result<Blob> {
         layer.add_file("localhost.crt", 0o644, pair.cert.pem().into_bytes());
         layer.add_file("localhost.key", 0o644, pair.signing_key.serialize_pem().into_bytes());
     }
-    Blob::new(&layer)
+    Ok(layer.to_blob(false)?)
 }
 
 /// Everything at the paths where this machine has it, for libraries name their own.
@@ -147,5 +158,5 @@ fn make_tools() -> Result<Blob> {
     // As busybox's, it asks once.
     layer.add_file("/etc/wgetrc", 0o644, b"tries = 1\n".to_vec());
     layer.add_file("/etc/nsswitch.conf", 0o644, b"hosts: files dns\n".to_vec());
-    Blob::new(&layer)
+    Ok(layer.to_blob(false)?)
 }
