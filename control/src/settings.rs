@@ -42,6 +42,8 @@ pub struct NodeSettings {
     pub policy_reject: bool,
     /// Addresses of load balancers are answered for on the nodes' own links, by one node each.
     pub announce_l2: bool,
+    /// Services of type LoadBalancer that name no class are somebody else's.
+    pub needs_load_balancer_class: bool,
     /// Name of the cluster, a label of its pods; empty: the default.
     pub cluster_name: String,
 }

@@ -204,6 +204,18 @@ fn what_is_somebody_elses_is_left_to_them() {
     assert!(desired.announcer(address(7)).is_some());
     let off = Desired::new(NodeSettings { name: "n1".into(), ..NodeSettings::default() });
     assert_eq!(off.announcer(address(7)), None);
+
+    // Beside another provider, whose services name no class.
+    let settings = NodeSettings { needs_load_balancer_class: true, ..desired.settings().clone() };
+    let mut beside = Desired::new(settings);
+    for (i, class) in [None, Some("example.com/cloud"), Some("weir.dev/l2")].into_iter().enumerate()
+    {
+        let class = class.map(str::to_owned);
+        let service = Service { load_balancer_class: class, ..service(i as u16) };
+        beside.upsert(Object::Service(service));
+    }
+    beside.recompute();
+    assert_eq!([0, 1, 2].map(|i| beside.announcer(address(i)).is_some()), [false, false, true]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::BOOT;
-use weir_control::cni::{CniState, Lease, LeaseStore, PodCidrIpam};
+use weir_control::cni::{CniState, KnownNode, Lease, LeaseStore, PodCidrIpam};
 use weir_control::endpoints::AttachedEndpoint;
 
 fn open(path: &Path, boot: &str) -> LeaseStore {
@@ -36,14 +36,20 @@ fn leases_survive_a_restart_and_the_order_survives_a_boot() {
     let last = vec!["10.0.0.2".parse().unwrap()];
     store.put(lease("weirp0000000001", "10.0.0.1"), vec![]).unwrap();
     store.put(lease("weirp0000000002", "10.0.0.2"), last.clone()).unwrap();
+    let node = KnownNode {
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        pod_ranges: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
+    };
+    store.put_node(node.clone()).unwrap();
     store.remove(&BTreeSet::from(["weirp0000000001".into(), "absent".into()])).unwrap();
 
     let restarted = open(&path, BOOT);
     assert_eq!(names(&restarted), ["weirp0000000002"]);
-    assert_eq!(restarted.last(), last);
+    assert_eq!((restarted.last(), restarted.node()), (&last[..], &node));
     let booted = open(&path, "boot-2");
     assert_eq!(names(&booted), [] as [&str; 0]);
     assert_eq!(booted.last(), last, "addresses go on behind the last one");
+    assert_eq!(booted.node(), &KnownNode::default(), "it may be another one by now");
     let state = CniState::new(restarted, Box::<PodCidrIpam>::default());
     drop(state);
 }
@@ -67,12 +73,17 @@ fn a_damaged_file_is_kept_aside_and_leases_come_from_attached_pods() {
         "{{\"version\": 1, \"boot_id\": \"{BOOT}\", \"last\": [], \
          \"leases\": [{duplicate}, {duplicate}]}}"
     );
+    let no_range = format!(
+        "{{\"version\": 1, \"boot_id\": \"{BOOT}\", \"last\": [], \"leases\": [], \
+         \"node\": {{\"addresses\": [], \"pod_ranges\": [\"10.0.0.0\"]}}}}"
+    );
     for text in [
         "",
         "{\"version\": 1",
         "{\"version\": 9, \"boot_id\": \"\", \"last\": [], \
         \"leases\": []}",
         twice.as_str(),
+        no_range.as_str(),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.json");
@@ -104,6 +115,18 @@ fn a_file_that_cannot_be_read_or_written_is_an_error() {
     assert!(store.put(lease("weirp0000000002", "10.0.0.2"), vec![]).is_err());
     assert!(store.remove(&BTreeSet::from(["weirp0000000001".into()])).is_err());
     assert_eq!(names(&store), ["weirp0000000001"], "nothing has changed");
+}
+
+#[test]
+fn a_file_of_an_earlier_version_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leases.json");
+    let lease = serde_json::to_string(&lease("weirp0000000001", "10.0.0.1")).unwrap();
+    let text =
+        format!("{{\"version\": 1, \"boot_id\": \"{BOOT}\", \"last\": [], \"leases\": [{lease}]}}");
+    std::fs::write(&path, text).unwrap();
+    let store = open(&path, BOOT);
+    assert_eq!((names(&store), store.node()), (vec!["weirp0000000001"], &KnownNode::default()));
 }
 
 #[test]

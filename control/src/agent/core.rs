@@ -131,10 +131,14 @@ impl Core {
         self
     }
 
-    /// Tells of its source in its status.
+    /// Tells of its source in its status. `gathered` is what that has sent already, as its first
+    /// batch.
     #[must_use]
-    pub fn with_source(mut self, source: SourceInfo) -> Self {
+    pub fn with_source(mut self, source: SourceInfo, gathered: Option<Batch>) -> Self {
         self.source = Some(source);
+        if let Some(batch) = gathered {
+            self.take_batch(batch);
+        }
         self
     }
 
@@ -247,6 +251,7 @@ impl Core {
     /// Sends what there is to send. Before the source's first batch nothing is sent at all: a full
     /// state without services would withdraw them.
     fn flush(&mut self) {
+        self.keep_known_node();
         self.publisher.record(self.desired.recompute());
         if self.is_synced
             && let Some(link) = &self.link

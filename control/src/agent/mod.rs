@@ -5,6 +5,7 @@ mod core;
 mod health;
 mod report;
 mod service;
+mod source;
 mod standby;
 
 use std::future::Future;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::info;
 use weir_api::MESSAGE_BYTES_MAX;
 use weir_api::health::Health;
+use weir_api::lock::{Attempt, Lock};
 use weir_api::paths::Paths;
 use weir_api::socket::{MODE_GROUP, bind};
 use weir_api::v1::agent_server::AgentServer;
@@ -26,6 +28,7 @@ pub(crate) use core::Answer;
 pub use core::{Core, Inputs, Request};
 pub use service::{AgentHealth, AgentService};
 
+use self::source::Source;
 use crate::clock::Clock;
 use crate::cni::{
     CniConf, CniService, CniState, LeaseStore, PodCidrIpam, run_conf, run_garbage_collector,
@@ -34,9 +37,7 @@ use crate::desired::{Desired, NodeSettings};
 use crate::endpoints::{EndpointStore, KernelInterfaces, read_boot_id};
 use crate::http;
 use crate::link::run_link;
-use crate::source::Batch;
-use crate::source::file::spawn_file_source;
-use crate::source::kube::{KubeConfig, describe_server, load_config, spawn_kube_source};
+use crate::source::kube::KubeConfig;
 
 /// What the agent is started with.
 #[derive(Debug, Clone)]
@@ -91,23 +92,51 @@ pub async fn run_agent(
         None => None,
     };
     let mut shutdown = std::pin::pin!(shutdown);
-    let lock = config.paths.agent_lock();
-    let _lock = tokio::select! {
-        lock = standby::take_lock(&lock, config.is_standby, &readiness) => lock?,
+    let (_lock, source) = tokio::select! {
+        started = start(&config, &readiness) => started?,
         () = &mut shutdown => return Ok(()),
     };
-    run_alone(config, readiness, shutdown).await
+    run_alone(config, source, readiness, shutdown).await
+}
+
+/// Starts the source, and waits until no other agent of the node runs.
+async fn start(
+    config: &AgentConfig,
+    readiness: &watch::Sender<Health>,
+) -> anyhow::Result<(Lock, Source)> {
+    let path = config.paths.agent_lock();
+    let attempt = standby::try_lock(&path, config.is_standby)?;
+    let mut source = Source::start(config).await?;
+    let lock = match attempt {
+        Attempt::Taken(lock) => lock,
+        Attempt::Held(waiting) => {
+            info!("another weir-agent runs (pid {}): waiting for its end", waiting.holder);
+            // Only looked at: the file is the other's.
+            open_endpoints(config)?;
+            let lock = standby::wait(&path, &mut source, readiness).await?;
+            info!("the other weir-agent has ended: starting");
+            readiness.send_replace(Health::NotReady("starting".into()));
+            lock
+        }
+    };
+    Ok((lock, source))
+}
+
+fn open_endpoints(config: &AgentConfig) -> anyhow::Result<(EndpointStore, String)> {
+    let boot_id = read_boot_id().context("cannot read this boot's identity")?;
+    let interfaces = Box::new(KernelInterfaces);
+    let endpoints = EndpointStore::open(&config.paths.endpoints(), &boot_id, interfaces)?;
+    Ok((endpoints, boot_id))
 }
 
 /// Runs while no other agent of the node does.
 async fn run_alone(
     config: AgentConfig,
+    mut source: Source,
     readiness: watch::Sender<Health>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let boot_id = read_boot_id().context("cannot read this boot's identity")?;
-    let interfaces = Box::new(KernelInterfaces);
-    let endpoints = EndpointStore::open(&config.paths.endpoints(), &boot_id, interfaces)?;
+    let (endpoints, boot_id) = open_endpoints(&config)?;
     let leases = LeaseStore::open(&config.paths.leases(), &boot_id, endpoints.iter())?;
     let cni = CniState::new(leases, Box::<PodCidrIpam>::default());
     let cni = if config.cni_conf.is_some() { cni.with_conf() } else { cni };
@@ -117,17 +146,15 @@ async fn run_alone(
         None => None,
     };
 
-    // The source waits, and merges what comes, while the loop works on a batch.
-    let (batches, batch_receiver) = mpsc::channel(1);
     let (events, event_receiver) = mpsc::unbounded_channel();
     let (requests, request_receiver) = mpsc::channel(256);
-    let source = spawn_source(&config, batches).await?;
-    let inputs =
-        Inputs { batches: batch_receiver, link: event_receiver, requests: request_receiver };
+    let gathered = source.take_gathered();
+    let Source { info: source, batches, .. } = source;
+    let inputs = Inputs { batches, link: event_receiver, requests: request_receiver };
     let socket = config.paths.dataplane_socket();
     let clock = Clock::start();
     let core = Core::new(Desired::new(config.node.clone()), endpoints, socket.clone(), clock)
-        .with_source(source.clone())
+        .with_source(source.clone(), gathered)
         .with_cni(cni)
         .with_readiness(readiness);
     let service = AgentService::new(requests, config.attach_timeout);
@@ -169,23 +196,4 @@ async fn run_alone(
     // Callers that hold the socket open do not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), grpc).await;
     Ok(())
-}
-
-async fn spawn_source(
-    config: &AgentConfig,
-    batches: mpsc::Sender<Batch>,
-) -> anyhow::Result<SourceInfo> {
-    match &config.source {
-        SourceConfig::Manifests(folder) => {
-            spawn_file_source(folder, batches)?;
-            let (_, state) = watch::channel(String::new());
-            Ok(SourceInfo { name: format!("manifests {}", folder.display()), state })
-        }
-        SourceConfig::Kubernetes(given) => {
-            let server = load_config(given, &config.node.service_ranges).await?;
-            let name = format!("kubernetes {}", describe_server(&server));
-            let state = spawn_kube_source(server, rand::random(), batches)?;
-            Ok(SourceInfo { name, state })
-        }
-    }
 }

@@ -1,35 +1,63 @@
 //! One agent at a time: the next one waits for a lock that ends with the process that holds it.
+//!
+//! Who waits is healthy, and may take the lock, as soon as it could do the work. A rolling update
+//! ends the agent before it then, and no sooner: one that never reaches the API server leaves that
+//! one alone.
 
 use std::path::Path;
 
 use anyhow::bail;
 use tokio::sync::watch;
-use tracing::info;
 use weir_api::health::Health;
 use weir_api::lock::{Attempt, Lock, take};
 
-/// Takes the lock at `path`, for as long as it is held; `may_wait` until another agent has ended.
-pub(super) async fn take_lock(
+use super::source::Source;
+
+/// Takes the lock at `path`, if it is free.
+///
+/// # Errors
+/// It is not, and this agent may not wait.
+pub(super) fn try_lock(path: &Path, may_wait: bool) -> anyhow::Result<Attempt> {
+    let attempt = take(path)?;
+    if let Attempt::Held(waiting) = &attempt
+        && !may_wait
+    {
+        bail!(
+            "{}: another weir-agent (pid {}) runs with this --run-dir: stop it, or wait for its \
+             end with --standby",
+            path.display(),
+            waiting.holder
+        );
+    }
+    Ok(attempt)
+}
+
+/// Waits until the source has been read and another agent has ended; takes what the source sends
+/// meanwhile.
+///
+/// # Errors
+/// The source has ended, or the file cannot be locked.
+pub(super) async fn wait(
     path: &Path,
-    may_wait: bool,
+    source: &mut Source,
     readiness: &watch::Sender<Health>,
 ) -> anyhow::Result<Lock> {
+    while let Some(reason) = source.explain_wait() {
+        readiness.send_replace(Health::NotReady(reason));
+        source.gather().await?;
+    }
+    // Not tried before: the other may fail and start again, and its source works.
     let waiting = match take(path)? {
         Attempt::Taken(lock) => return Ok(lock),
         Attempt::Held(waiting) => waiting,
     };
-    let holder = format!("pid {}", waiting.holder);
-    if !may_wait {
-        bail!(
-            "{}: another weir-agent ({holder}) runs with this --run-dir: stop it, or wait for its \
-             end with --standby",
-            path.display()
-        );
+    let reason = format!("waiting for the end of pid {}", waiting.holder);
+    readiness.send_replace(Health::Standby(reason));
+    let mut lock = std::pin::pin!(waiting.wait());
+    loop {
+        tokio::select! {
+            lock = &mut lock => return Ok(lock?),
+            gathered = source.gather() => gathered?,
+        }
     }
-    info!("another weir-agent runs ({holder}): waiting for its end");
-    readiness.send_replace(Health::Standby(format!("waiting for the end of {holder}")));
-    let lock = waiting.wait().await?;
-    info!("the other weir-agent has ended: starting");
-    readiness.send_replace(Health::NotReady("starting".into()));
-    Ok(lock)
 }

@@ -129,6 +129,7 @@ impl AgentCommand {
             mode: balancing.load_balancer_mode,
             dsr_dispatch: balancing.dsr_dispatch.into(),
             announce_l2: balancing.announce_l2,
+            needs_load_balancer_class: !balancing.default_load_balancer_class,
             policy_enforcement: common.policy.enable_policy,
             cluster_name: common.policy.cluster_name,
             policy_audit: common.policy.policy_audit,
@@ -211,7 +212,7 @@ mod tests {
     use super::*;
     use crate::policy::Enforcement;
 
-    const FLAGS: [&str; 23] = [
+    const FLAGS: [&str; 24] = [
         "--manifests=/m",
         "--state-dir=/s",
         "--node=n1",
@@ -227,6 +228,7 @@ mod tests {
         "--snat-ports=50000-60000",
         "--node-ports=30000-30999",
         "--announce-l2",
+        "--default-load-balancer-class=false",
         "--maglev-table-size=251",
         "--maglev-seed=JLfvgnHc2kaSUFaI",
         "--enable-policy=always",
@@ -244,11 +246,12 @@ mod tests {
     #[test]
     fn flags_are_handed_on_as_they_were_given() {
         let command = parse(&FLAGS).unwrap();
-        assert_eq!(command.common.to_flags(), FLAGS[..21]);
+        assert_eq!(command.common.to_flags(), FLAGS[..22]);
         let settings = command.into_config().unwrap().node;
         assert_eq!(settings.maglev_table_size, 251);
         assert_eq!(settings.maglev_seed[..2], [0x24, 0xb7]);
         assert!(settings.is_masquerade_off && settings.announce_l2);
+        assert!(settings.needs_load_balancer_class);
         assert_eq!(settings.policy_enforcement, Enforcement::Always);
         assert!(settings.policy_audit && settings.policy_reject);
         assert_eq!(settings.cluster_name, "east");
@@ -259,6 +262,7 @@ mod tests {
         let flags = ["--kubernetes", "--api-server=https://192.0.2.1", "--kubeconfig=/k"];
         let command = parse(&flags).unwrap();
         assert_eq!(command.common.to_flags()[..3], flags);
+        assert!(command.common.balancing.default_load_balancer_class);
         let source = command.common.source.to_config().unwrap();
         assert!(matches!(source, SourceConfig::Kubernetes(it)
             if it.api_server.as_deref() == Some("https://192.0.2.1")));

@@ -41,6 +41,17 @@ pub struct LoadBalancerArgs {
     /// each on one node, where their class is unset or weir.dev/l2.
     #[arg(long)]
     pub announce_l2: bool,
+    /// Services of type LoadBalancer without a loadBalancerClass are weir's; false: those with the
+    /// class weir.dev/l2 alone are. As the operator's flag.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub default_load_balancer_class: bool,
     /// Slots of Maglev tables, one of the primes 251 to 131071; the same on all nodes.
     #[arg(long, value_name = "M")]
     pub maglev_table_size: Option<TableSize>,
@@ -133,6 +144,8 @@ impl LoadBalancerArgs {
         flags.extend(self.snat_ports.iter().map(|it| format!("--snat-ports={it}")));
         flags.extend(self.node_ports.iter().map(|it| format!("--node-ports={it}")));
         flags.extend(self.announce_l2.then(|| "--announce-l2".to_owned()));
+        let is_default_class = self.default_load_balancer_class;
+        flags.push(format!("--default-load-balancer-class={is_default_class}"));
         flags.extend(
             self.maglev_table_size.iter().map(|it| format!("--maglev-table-size={}", it.0)),
         );

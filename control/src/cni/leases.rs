@@ -1,4 +1,5 @@
-//! Which pod has which addresses, on disk: what survives a restart of the agent.
+//! Which pod has which addresses, on disk: what survives a restart of the agent. With it, what was
+//! last known of this node: the next start may have no source that would say so.
 //!
 //! A lease belongs to one interface of one container and is found by the name of its host side,
 //! which follows from both (`weir_api::cni`). Leases of an earlier boot are void: the runtime makes
@@ -16,6 +17,7 @@ use tracing::{error, info};
 use weir_api::cni::is_host_interface;
 
 use crate::endpoints::AttachedEndpoint;
+use crate::model::Cidr;
 
 /// The file cannot be read, written or moved.
 #[derive(Debug, Error)]
@@ -77,6 +79,15 @@ impl Lease {
     }
 }
 
+/// What the source said last of this node, for a start while it says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownNode {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Ranges of its pods' addresses.
+    pub pod_ranges: Vec<Cidr>,
+}
+
 #[derive(Default, Serialize, Deserialize)]
 struct File {
     version: u32,
@@ -84,6 +95,27 @@ struct File {
     /// Address of each family that was given last.
     last: Vec<IpAddr>,
     leases: Vec<Lease>,
+    /// Files of earlier versions have none.
+    #[serde(default)]
+    node: NodeText,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct NodeText {
+    addresses: Vec<IpAddr>,
+    pod_ranges: Vec<String>,
+}
+
+impl NodeText {
+    fn write(node: &KnownNode) -> Self {
+        let pod_ranges = node.pod_ranges.iter().map(ToString::to_string).collect();
+        Self { addresses: node.addresses.clone(), pod_ranges }
+    }
+
+    fn read(&self) -> Result<KnownNode, String> {
+        let pod_ranges: Result<_, String> = self.pod_ranges.iter().map(|it| it.parse()).collect();
+        Ok(KnownNode { addresses: self.addresses.clone(), pod_ranges: pod_ranges? })
+    }
 }
 
 const FILE_VERSION: u32 = 1;
@@ -95,6 +127,7 @@ pub struct LeaseStore {
     boot_id: String,
     leases: BTreeMap<String, Lease>,
     last: Vec<IpAddr>,
+    node: KnownNode,
 }
 
 impl LeaseStore {
@@ -114,6 +147,7 @@ impl LeaseStore {
             boot_id: boot_id.to_owned(),
             leases: BTreeMap::new(),
             last: Vec::new(),
+            node: KnownNode::default(),
         };
         let text = match fs::read(path) {
             Ok(text) => Some(text),
@@ -122,7 +156,7 @@ impl LeaseStore {
         };
         match text.as_deref().map(parse) {
             None => {}
-            Some(Ok(file)) => store.take(file),
+            Some(Ok((file, node))) => store.take(file, node),
             Some(Err(reason)) => {
                 let aside = path.with_extension("damaged");
                 fs::rename(path, &aside).map_err(|it| failed("move aside", it))?;
@@ -145,9 +179,10 @@ impl LeaseStore {
         Ok(store)
     }
 
-    fn take(&mut self, file: File) {
+    fn take(&mut self, file: File, node: KnownNode) {
         self.last = file.last;
         if file.boot_id == self.boot_id {
+            self.node = node;
             let by_name = |it: Lease| (it.host_interface.clone(), it);
             self.leases = file.leases.into_iter().map(by_name).collect();
         } else if !file.leases.is_empty() {
@@ -171,6 +206,22 @@ impl LeaseStore {
     #[must_use]
     pub fn last(&self) -> &[IpAddr] {
         &self.last
+    }
+
+    /// What the source said last of this node, in this boot: one that was away for longer may have
+    /// become another.
+    #[must_use]
+    pub fn node(&self) -> &KnownNode {
+        &self.node
+    }
+
+    /// Keeps what the source says of this node.
+    ///
+    /// # Errors
+    /// It cannot be written; then the next lease tries again.
+    pub fn put_node(&mut self, node: KnownNode) -> Result<(), LeaseError> {
+        self.node = node;
+        self.write()
     }
 
     /// Adds or replaces a lease.
@@ -208,6 +259,7 @@ impl LeaseStore {
             boot_id: self.boot_id.clone(),
             last: self.last.clone(),
             leases: self.leases.values().cloned().collect(),
+            node: NodeText::write(&self.node),
         };
         let write = || {
             let mut text = serde_json::to_vec_pretty(&file)?;
@@ -226,7 +278,7 @@ impl LeaseStore {
     }
 }
 
-fn parse(text: &[u8]) -> Result<File, String> {
+fn parse(text: &[u8]) -> Result<(File, KnownNode), String> {
     let file: File = serde_json::from_slice(text).map_err(|error| format!("damaged: {error}"))?;
     if file.version != FILE_VERSION {
         return Err(format!("of version {}, not {FILE_VERSION}", file.version));
@@ -241,5 +293,6 @@ fn parse(text: &[u8]) -> Result<File, String> {
             return Err(format!("damaged: {twice} is leased twice"));
         }
     }
-    Ok(file)
+    let node = file.node.read().map_err(|error| format!("damaged: {error}"))?;
+    Ok((file, node))
 }

@@ -19,7 +19,7 @@ mod tests;
 pub use conf::{CniConf, ConfState, run_conf};
 pub use garbage::run_garbage_collector;
 pub use ipam::{Ipam, IpamError, Space};
-pub use leases::{Lease, LeaseStore};
+pub use leases::{KnownNode, Lease, LeaseStore};
 pub use pod_cidr::PodCidrIpam;
 pub use server::CniService;
 pub use state::CniState;

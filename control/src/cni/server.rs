@@ -62,9 +62,8 @@ impl Cni for CniService {
     ) -> Result<Response<AllocateReply>, Status> {
         let request = call.into_inner();
         let addresses = self.agent.read(|core| {
-            let own = core.desired.own_node();
-            let configured = core.desired.settings().addresses.iter();
-            configured.chain(own.iter().flat_map(|it| &it.addresses)).copied().collect()
+            let configured = core.desired.settings().addresses.iter().copied();
+            configured.chain(core.known_node().addresses).collect()
         });
         let mtu = find_mtu(addresses.await?).await;
         self.agent.change(move |core| core.allocate(&request, mtu)).await?.map(Response::new)

@@ -14,7 +14,7 @@ use weir_api::v1::{
 
 use super::conf::ConfState;
 use super::ipam::{Ipam, IpamError, Space};
-use super::leases::{Lease, LeaseError, LeaseStore};
+use super::leases::{KnownNode, Lease, LeaseError, LeaseStore};
 use crate::agent::{Answer, Core};
 use crate::clock::wall_time;
 use crate::desired::DesiredKey;
@@ -196,7 +196,10 @@ impl Core {
             self.desired.remove_endpoint(name);
             self.publisher.record(self.desired.recompute());
         }
-        let (revision, now) = (self.publisher.covering_revision(), self.clock.elapsed());
+        // Before the source has been read nothing is sent, and then a full state, which is without
+        // it: whatever is freed until then need not wait for that.
+        let revision = if self.is_synced { self.publisher.covering_revision() } else { 0 };
+        let now = self.clock.elapsed();
         let Some(cni) = self.cni.as_mut() else { return Ok(name.is_some()) };
         cni.gone.remove(host_interface);
         let Some(lease) = cni.leases.find(host_interface).cloned() else {
@@ -222,14 +225,40 @@ impl Core {
 
     /// Where addresses of this node's pods may come from now.
     fn pod_space(&self) -> Space {
-        let own = self.desired.own_node();
+        let own = self.known_node();
         let leased = |it: &str| self.cni.as_ref().is_some_and(|cni| cni.leases.find(it).is_some());
         let by_hand = self.endpoints.iter().filter(|it| !leased(&it.interface));
         let mut reserved: BTreeSet<_> =
             by_hand.flat_map(|it| it.addresses.iter().copied()).collect();
         reserved.extend(&self.desired.settings().addresses);
-        reserved.extend(own.iter().flat_map(|it| &it.addresses));
-        Space { ranges: own.map(|it| it.pod_ranges.clone()).unwrap_or_default(), reserved }
+        reserved.extend(own.addresses);
+        Space { ranges: own.pod_ranges, reserved }
+    }
+
+    /// What the source says of this node; until it does, what it said before the start.
+    pub(super) fn known_node(&self) -> KnownNode {
+        let own = self.desired.own_node().map(|it| KnownNode {
+            addresses: it.addresses.clone(),
+            pod_ranges: it.pod_ranges.clone(),
+        });
+        match &self.cni {
+            Some(cni) if !self.is_synced => cni.leases.node().clone(),
+            _ => own.unwrap_or_default(),
+        }
+    }
+
+    /// Keeps on disk what the source says of this node.
+    pub(crate) fn keep_known_node(&mut self) {
+        if !self.is_synced || self.cni.is_none() {
+            return;
+        }
+        let node = self.known_node();
+        let Some(cni) = &mut self.cni else { return };
+        if *cni.leases.node() != node
+            && let Err(error) = cni.leases.put_node(node)
+        {
+            warn!("{error}");
+        }
     }
 }
 

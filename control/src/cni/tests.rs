@@ -2,21 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tonic::Code;
 use weir_api::cni::host_interface;
 use weir_api::v1::{AllocateReply, AllocateRequest, AttachRequest, Attachment};
 
 use super::{CniState, LeaseStore, PodCidrIpam};
-use crate::agent::Core;
+use crate::agent::{AgentService, Core, Inputs};
 use crate::clock::Clock;
 use crate::desired::{Desired, NodeSettings};
 use crate::endpoints::{EndpointStore, Interfaces};
+use crate::link::LinkEvent;
 use crate::model::{Name, Node, Object, Pod};
+use crate::source::Batch;
 
 /// Interfaces that the test makes and removes.
 #[derive(Clone, Default)]
@@ -65,32 +69,29 @@ fn pod(name: &str, node: &str, address: &str) -> Object {
     })
 }
 
+/// The agent's loop with what is on disk.
+fn open(folder: &Path, links: &Links) -> Core {
+    let path = folder.join("endpoints.json");
+    let endpoints = EndpointStore::open(&path, "boot", Box::new(links.clone())).unwrap();
+    let leases = LeaseStore::open(&folder.join("leases.json"), "boot", endpoints.iter()).unwrap();
+    let cni = CniState::new(leases, Box::<PodCidrIpam>::default());
+    let settings = NodeSettings { name: "n1".into(), ..NodeSettings::default() };
+    let socket = folder.join("dataplane.sock");
+    Core::new(Desired::new(settings), endpoints, socket, Clock::start()).with_cni(cni)
+}
+
 impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let links = Links::default();
-        let path = folder.path().join("endpoints.json");
-        let endpoints = EndpointStore::open(&path, "boot", Box::new(links.clone())).unwrap();
-        let leases = folder.path().join("leases.json");
-        let leases = LeaseStore::open(&leases, "boot", endpoints.iter()).unwrap();
-        let cni = CniState::new(leases, Box::<PodCidrIpam>::default());
-        let settings = NodeSettings { name: "n1".into(), ..NodeSettings::default() };
-        let socket = folder.path().join("dataplane.sock");
-        let core = Core::new(Desired::new(settings), endpoints, socket, Clock::start());
-        let mut bed = Self { core: core.with_cni(cni), links, folder };
+        let mut bed = Self { core: open(folder.path(), &links), links, folder };
         bed.core.desired.upsert(node(&["10.244.0.0/24"]));
         bed.core.is_synced = true;
         bed
     }
 
     fn allocate(&mut self, id: &str, pod: &str) -> Result<AllocateReply, tonic::Status> {
-        let request = AllocateRequest {
-            attachment: Some(attachment(id)),
-            pod_namespace: "default".into(),
-            pod_name: pod.into(),
-            pod_uid: String::new(),
-        };
-        self.core.allocate(&request, 1500)
+        self.core.allocate(&request(id, pod), 1500)
     }
 
     /// ADD, as far as it goes without a dataplane.
@@ -106,6 +107,15 @@ impl Bed {
 
     fn leases(&self) -> usize {
         self.core.cni.as_ref().unwrap().leases.iter().count()
+    }
+}
+
+fn request(id: &str, pod: &str) -> AllocateRequest {
+    AllocateRequest {
+        attachment: Some(attachment(id)),
+        pod_namespace: "default".into(),
+        pod_name: pod.into(),
+        pod_uid: String::new(),
     }
 }
 
@@ -190,4 +200,83 @@ fn names_and_ranges_that_cannot_be() {
     bed.core.desired.upsert(node(&["10.1.0.0/24"]));
     assert_eq!(bed.allocate("cc", "third").unwrap_err().code(), Code::Internal);
     assert_eq!(bed.leases(), 0);
+}
+
+/// A running loop; ends when dropped.
+struct Running {
+    service: AgentService,
+    batches: mpsc::Sender<Batch>,
+    _links: mpsc::UnboundedSender<LinkEvent>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(folder: &Path) -> Self {
+        let (batches, batch_receiver) = mpsc::channel(1);
+        let (links, link) = mpsc::unbounded_channel();
+        let (requests, receiver) = mpsc::channel(1);
+        let inputs = Inputs { batches: batch_receiver, link, requests: receiver };
+        let core = open(folder, &Links::default());
+        let task = tokio::spawn(core.run(inputs, std::future::pending()));
+        let service = AgentService::new(requests, Duration::from_secs(1));
+        Self { service, batches, _links: links, task }
+    }
+
+    /// The source says that this node has these ranges.
+    async fn say(&self, ranges: &[&str]) {
+        let batch = Batch { upserts: vec![node(ranges)], ..Batch::default() };
+        self.batches.send(batch).await.unwrap();
+        while self.batches.capacity() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn release(&self, id: &str) {
+        let name = host_interface(&attachment(id));
+        let release = move |core: &mut Core| core.release_interface(&name);
+        assert!(self.service.change(release).await.unwrap().unwrap());
+    }
+
+    async fn allocate(&self, id: &str) -> Result<Vec<String>, Code> {
+        let request = request(id, id);
+        let reply = self.service.change(move |core| core.allocate(&request, 1500)).await.unwrap();
+        reply.map(|it| it.addresses).map_err(|it| it.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn ranges_are_known_before_the_source_has_said_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Running::start(folder.path());
+    assert_eq!(agent.allocate("aa").await, Err(Code::Unavailable), "never heard of one");
+    agent.say(&["192.0.2.0/29"]).await;
+    assert_eq!(agent.allocate("aa").await.unwrap(), ["192.0.2.2/32"], "192.0.2.1 is the node's");
+
+    let agent = Running::start(folder.path());
+    // What comes and goes meanwhile, because nothing can be attached, uses nothing up.
+    for i in 0..20 {
+        assert!(agent.allocate(&format!("gone{i}")).await.is_ok(), "{i}");
+        agent.release(&format!("gone{i}")).await;
+    }
+    let agent = Running::start(folder.path());
+    agent.allocate("b3").await.unwrap();
+    for i in 4..7 {
+        agent.allocate(&format!("b{i}")).await.unwrap();
+    }
+    assert_eq!(agent.allocate("bf").await, Err(Code::ResourceExhausted), "192.0.2.1 is the node's");
+    agent.say(&["10.9.0.0/24"]).await;
+    assert_eq!(agent.allocate("cc").await.unwrap(), ["10.9.0.1/32"]);
+
+    let agent = Running::start(folder.path());
+    assert_eq!(agent.allocate("dd").await.unwrap(), ["10.9.0.2/32"]);
+    agent.say(&[]).await;
+    assert_eq!(agent.allocate("ee").await, Err(Code::Unavailable), "it has none any more");
+    let agent = Running::start(folder.path());
+    assert_eq!(agent.allocate("ee").await, Err(Code::Unavailable));
 }

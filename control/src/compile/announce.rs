@@ -8,6 +8,7 @@ use weir_api::v1::BackendState;
 use super::Inputs;
 use super::backends::collect;
 use crate::model::{Family, NodeFilter, Service};
+use crate::settings::NodeSettings;
 
 /// Class of services whose addresses come from weir's pools and are answered for by its nodes.
 pub const L2_CLASS: &str = "weir.dev/l2";
@@ -25,7 +26,8 @@ pub struct Announcement {
 /// By address. Nothing where addresses are not answered for, or the service is somebody else's.
 pub(super) fn list_announced(inputs: &Inputs<'_>) -> BTreeMap<IpAddr, Announcement> {
     let service = inputs.service;
-    if !inputs.nodes.settings.announce_l2 || !is_ours(service) {
+    let settings = inputs.nodes.settings;
+    if !settings.announce_l2 || !is_ours(service, settings) {
         return BTreeMap::new();
     }
     let announce = |address: &IpAddr| {
@@ -37,8 +39,11 @@ pub(super) fn list_announced(inputs: &Inputs<'_>) -> BTreeMap<IpAddr, Announceme
     service.load_balancer_ips.iter().map(announce).collect()
 }
 
-fn is_ours(service: &Service) -> bool {
-    let is_class = service.load_balancer_class.as_deref().is_none_or(|it| it == L2_CLASS);
+fn is_ours(service: &Service, settings: &NodeSettings) -> bool {
+    let is_class = match service.load_balancer_class.as_deref() {
+        Some(class) => class == L2_CLASS,
+        None => !settings.needs_load_balancer_class,
+    };
     is_class && service.policy.exposed.is_none_or(|it| it.load_balancer)
 }
 

@@ -204,8 +204,7 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Ranges of its pods' addresses.
     pub pod_ranges: Vec<Cidr>,
-    /// Its kubelet reports that it works, and nobody that its network does not; true where nothing
-    /// says otherwise.
+    /// Its kubelet works, and pods have a network there by weir, as far as the source says.
     pub is_ready: bool,
     /// It is going away: load balancers shall send it no new connections (KEP-3836).
     pub is_deleting: bool,

@@ -132,6 +132,7 @@ fn values_become_flags() {
             "masquerade.enabled=false",
             "loadBalancer.maglevTableSize=131071",
             "loadBalancer.announceL2=true",
+            "loadBalancer.defaultClass=false",
             "agent.extraArgs={--attach-timeout-ms=5000}",
         ])
         .unwrap();
@@ -148,6 +149,7 @@ fn values_become_flags() {
         "--no-masquerade",
         "--maglev-table-size=131071",
         "--announce-l2",
+        "--default-load-balancer-class=false",
         "--attach-timeout-ms=5000",
         "--metrics-address=0.0.0.0:10256",
     ] {

@@ -144,10 +144,13 @@ const POD: Keep = Fields(&[
     ),
 ]);
 
+/// The reason says who declares the network available.
+const NODE_CONDITIONS: Keep = Fields(&[("type", All), ("status", All), ("reason", All)]);
+
 const NODE: Keep = Fields(&[
     ("metadata", METADATA),
     ("spec", All),
-    ("status", Fields(&[("addresses", All), ("conditions", CONDITIONS)])),
+    ("status", Fields(&[("addresses", All), ("conditions", NODE_CONDITIONS)])),
 ]);
 
 /// As they are written, because a field that nobody knows refuses a policy.
