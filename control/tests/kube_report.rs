@@ -22,10 +22,10 @@ fn client(notes: &Notes) -> kube::Client {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let path = parts.uri.path().to_owned();
-            let is_gone = path.ends_with("/gone");
+            let mut code = if path.ends_with("/gone") { 404 } else { 200 };
             let answer = match parts.method.as_str() {
                 "GET" if path.ends_with("policies") => list_policies(&path),
-                "GET" if is_gone => json!({"kind": "Status", "code": 404, "reason": "NotFound",
+                "GET" if code == 404 => json!({"kind": "Status", "code": 404, "reason": "NotFound",
                     "message": "gone"}),
                 "GET" => {
                     let name = path.rsplit('/').next().unwrap();
@@ -33,14 +33,18 @@ fn client(notes: &Notes) -> kube::Client {
                         {"name": name, "namespace": "default", "uid": "u-1", "generation": 4}})
                 }
                 method => {
-                    let body: Value = serde_json::from_slice(&body).unwrap();
+                    let mut body: Value = serde_json::from_slice(&body).unwrap();
+                    if body["regarding"]["name"].as_str().is_some_and(|it| it.starts_with("end")) {
+                        code = 403;
+                        body = json!({"kind": "Status", "status": "Failure", "code": 403,
+                            "reason": "Forbidden", "message": "the namespace is being terminated"});
+                    }
                     notes.lock().unwrap().push((method.to_owned(), path, body.clone()));
                     body
                 }
             };
-            let status = if is_gone { 404 } else { 200 };
             let body = Full::new(hyper::body::Bytes::from(answer.to_string()));
-            Ok::<_, io::Error>(Response::builder().status(status).body(body).unwrap())
+            Ok::<_, io::Error>(Response::builder().status(code).body(body).unwrap())
         }
     });
     kube::Client::new(service, "default")
@@ -129,4 +133,28 @@ async fn many_are_told_of_in_portions() {
         (&json!("False"), &json!(4))
     );
     assert_eq!(condition["message"], "spec.x: unknown field");
+}
+
+/// As in a namespace that ends: the API server makes nothing new there.
+#[tokio::test]
+async fn what_is_refused_of_some_objects_holds_up_no_other() {
+    let notes = Notes::default();
+    let mut reporter = Reporter::new(client(&notes), "weir-operator-1".into());
+    let service = |name: &str| problem(&format!("Service {name}"), "wrong", Severity::Refused);
+    // More than one call tells of, and first in order.
+    let mut problems: Vec<Problem> =
+        (0..25).map(|i| service(&format!("default/ending-{i}"))).collect();
+    problems.extend(["web", "zone"].map(|it| service(&format!("default/{it}"))));
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let error = reporter.update(&problems).await.unwrap_err();
+        assert!(error.to_string().contains("Service default/ending-"), "{error}");
+        let notes = take(&notes);
+        assert!(notes.len() <= 11, "failures count too: {}", notes.len());
+        told.extend(notes.into_iter().map(|it| it.2["regarding"]["name"].clone()));
+    }
+    told.retain(|it| !it.is_null());
+    assert_eq!(told, ["web", "zone", "old"], "once each; the last is solved");
+    assert!(reporter.update(&problems[25..]).await.unwrap());
+    assert!(take(&notes).is_empty());
 }

@@ -2,6 +2,8 @@
 //! no fault makes it withdraw what is live.
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
+#[path = "kube_source/outage.rs"]
+mod outage;
 #[path = "kube_source/run.rs"]
 mod run;
 #[path = "kube_source/server.rs"]

@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use tokio::sync::watch::Sender;
+use tokio::time::Instant;
 use tracing::{info, warn};
 use weir_control::model::Name;
 
@@ -118,19 +119,20 @@ impl Balancers {
         let mut namespaces = watch("namespaces", namespaces, "");
         let mut services = watch("Services", Api::<Service>::all(self.client.clone()), "");
         let mut state = State::default();
-        let mut wait = IDLE;
+        let mut due = Instant::now() + IDLE;
         loop {
             tokio::select! {
                 Some(change) = pools.next() => state.take_pool(change),
                 Some(change) = namespaces.next() => state.take_namespace(change),
                 Some(change) = services.next() => state.take_service(change, self.is_default_class),
-                () = tokio::time::sleep(wait) => {
+                () = tokio::time::sleep_until(due) => {
                     let is_done = !state.is_synced() || self.reconcile(&mut state).await;
-                    wait = if is_done { IDLE } else { RETRY };
+                    due = Instant::now() + if is_done { IDLE } else { RETRY };
                     continue;
                 }
             }
-            wait = SETTLE;
+            // Counted from the first change: a steady stream of them puts nothing off.
+            due = due.min(Instant::now() + SETTLE);
         }
     }
 

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{info, warn};
 use weir_control::clock::Clock;
 
@@ -34,7 +35,7 @@ pub async fn run_node_controller(
         watch("pods of agents", Api::<Pod>::namespaced(client, &namespace), AGENT_LABELS);
     let (mut state, clock) = (Nodes::default(), Clock::start());
     let (mut is_nodes_synced, mut is_pods_synced) = (false, false);
-    let mut wait = PERIOD;
+    let mut due = Instant::now() + PERIOD;
     loop {
         tokio::select! {
             Some(change) = nodes.next() => match change {
@@ -50,15 +51,16 @@ pub async fn run_node_controller(
                 Change::Remove(name) => state.remove_agent(&name.name),
                 Change::Synced => is_pods_synced = true,
             },
-            () = tokio::time::sleep(wait) => {
-                wait = PERIOD;
+            () = tokio::time::sleep_until(due) => {
                 if is_nodes_synced && is_pods_synced {
                     review(&mut state, &clock, &nodes_api, wall_clock, &counters).await;
                 }
+                due = Instant::now() + PERIOD;
                 continue;
             }
         }
-        wait = SETTLE;
+        // Counted from the first change: a steady stream of them puts nothing off.
+        due = due.min(Instant::now() + SETTLE);
     }
 }
 
@@ -105,17 +107,20 @@ pub async fn write_node(
             });
             nodes.patch(name, &params, &Patch::Merge(&patch)).await
         }
-        NodeWrite::Condition { is_unavailable, reason, message } => {
+        NodeWrite::Condition { is_unavailable, is_transition, reason, message } => {
             let now = wall_clock().to_string();
             let status = if *is_unavailable { "True" } else { "False" };
-            let condition = json!({
+            let mut condition = json!({
                 "type": "NetworkUnavailable",
                 "status": status,
                 "reason": reason,
                 "message": message,
                 "lastHeartbeatTime": now,
-                "lastTransitionTime": now,
             });
+            // What a strategic merge patch leaves out of a condition stays.
+            if *is_transition {
+                condition["lastTransitionTime"] = now.into();
+            }
             let patch = json!({ "status": { "conditions": [condition] } });
             nodes.patch_status(name, &params, &Patch::Strategic(&patch)).await
         }

@@ -29,8 +29,13 @@ const DOWN: &str = "WeirIsDown";
 pub enum NodeWrite {
     /// These taints are to be all; the version tells whether the node has changed meanwhile.
     Taints { version: String, taints: Vec<Taint> },
-    /// The condition `NetworkUnavailable`.
-    Condition { is_unavailable: bool, reason: &'static str, message: &'static str },
+    /// The condition `NetworkUnavailable`; a transition is what changes its status.
+    Condition {
+        is_unavailable: bool,
+        is_transition: bool,
+        reason: &'static str,
+        message: &'static str,
+    },
 }
 
 /// Nodes and agents as last seen.
@@ -117,6 +122,7 @@ impl Seen {
     fn open(&self) -> impl Iterator<Item = NodeWrite> {
         let condition = (!self.is("False", UP)).then_some(NodeWrite::Condition {
             is_unavailable: false,
+            is_transition: self.condition.as_ref().is_none_or(|it| it.0 != "False"),
             reason: UP,
             message: "weir's agent is ready on this node",
         });
@@ -129,6 +135,7 @@ impl Seen {
     fn close(&self) -> Option<NodeWrite> {
         self.is("False", UP).then_some(NodeWrite::Condition {
             is_unavailable: true,
+            is_transition: true,
             reason: DOWN,
             message: "weir's agent has not been ready on this node for a minute: see its pod; pods \
                       that run here keep their network",

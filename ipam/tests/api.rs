@@ -16,7 +16,7 @@ use weir_ipam::error::is_conflict;
 use weir_ipam::leader::Timing;
 use weir_ipam::lease::Election;
 use weir_ipam::node_controller::write_node;
-use weir_ipam::nodes::NodeWrite;
+use weir_ipam::nodes::{NodeWrite, Nodes};
 
 type Request = (String, String, Value);
 
@@ -179,8 +179,12 @@ async fn taints_are_replaced_only_where_the_node_is_as_it_was_seen() {
     let write = NodeWrite::Taints { version: "7".into(), taints: Vec::new() };
     let error = write_node(&nodes, "n1", &write, wall_clock).await.unwrap_err();
     assert!(is_conflict(&error), "{error}");
-    let condition =
-        NodeWrite::Condition { is_unavailable: false, reason: "WeirIsUp", message: "up" };
+    let condition = NodeWrite::Condition {
+        is_unavailable: false,
+        is_transition: true,
+        reason: "WeirIsUp",
+        message: "up",
+    };
     write_node(&nodes, "n1", &condition, wall_clock).await.unwrap();
     let seen = server.lock().unwrap().seen.clone();
     assert_eq!(seen[0].2["metadata"]["resourceVersion"], "7");
@@ -191,4 +195,35 @@ async fn taints_are_replaced_only_where_the_node_is_as_it_was_seen() {
         (&condition["type"], &condition["status"]),
         (&json!("NetworkUnavailable"), &json!("False"))
     );
+}
+
+/// One that another network wrote, of the same status: since when it is so stays as it was.
+#[tokio::test]
+async fn the_time_of_a_conditions_transition_is_that_of_its_status() {
+    for (status, expected) in [("False", Value::Null), ("True", json!("2026-01-01T00:00:00Z"))] {
+        let node = json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": "n1", "resourceVersion": "7" },
+            "status": { "conditions": [
+                { "type": "NetworkUnavailable", "status": status, "reason": "CalicoIsUp" },
+            ] },
+        });
+        let agent = json!({
+            "metadata": { "name": "weir-x" },
+            "spec": { "nodeName": "n1", "containers": [] },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+        });
+        let mut state = Nodes::default();
+        state.put_node(&serde_json::from_value(node.clone()).unwrap());
+        state.put_agent(&serde_json::from_value(agent).unwrap());
+        let (name, write) = state.review(Duration::ZERO).remove(0);
+        let server = Arc::new(Mutex::new(Server::default()));
+        server.lock().unwrap().answers = [(200, node)].into();
+        write_node(&Api::all(client(&server)), &name, &write, wall_clock).await.unwrap();
+        let condition = server.lock().unwrap().seen[0].2["status"]["conditions"][0].clone();
+        assert_eq!(condition["reason"], "WeirIsUp");
+        assert_eq!(condition["lastHeartbeatTime"], "2026-01-01T00:00:00Z");
+        assert_eq!(condition["lastTransitionTime"], expected, "it was {status}");
+    }
 }

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use hyper::header::RETRY_AFTER;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
 use weir_control::model::{Kind, Name, ObjectKey};
@@ -57,8 +59,10 @@ pub struct State {
     pub is_down: bool,
     /// For the next requests, in order; `None`: none.
     pub faults: VecDeque<Option<Fault>>,
-    pub lists: usize,
-    pub watches: usize,
+    /// What was asked, and when.
+    pub requests: Vec<(Instant, Kind)>,
+    /// In seconds; said with what a [`Fault::Status`] refuses.
+    pub retry_after: Option<u64>,
     /// Objects per page at most, whatever the client asks for.
     pub page_max: Option<usize>,
 }
@@ -110,11 +114,7 @@ impl State {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         let is_watch = query.contains_key("watch");
-        if is_watch {
-            self.watches += 1
-        } else {
-            self.lists += 1
-        }
+        self.requests.push((Instant::now(), kind));
         let fault = self.faults.pop_front().flatten();
         if self.is_down || fault == Some(Fault::Refuse) {
             return Err(refused());
@@ -127,7 +127,10 @@ impl State {
             return Ok(refuse(403, &format!("user \"weir\" cannot {verb} resource")));
         }
         if let Some(Fault::Status(code)) = fault {
-            return Ok(refuse(code, "injected"));
+            let mut reply = refuse(code, "injected");
+            let later = self.retry_after.map(|it| (RETRY_AFTER, it.into()));
+            reply.headers_mut().extend(later);
+            return Ok(reply);
         }
         Ok(match is_watch {
             true => self.watch(kind, &query, fault),

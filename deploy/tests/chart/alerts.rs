@@ -44,6 +44,27 @@ fn alerts_are_about_metrics_that_weir_exports() {
     assert!(alerts.len() >= 10);
 }
 
+/// Who is gone exports no metric that says so.
+#[test]
+fn an_operator_that_does_not_run_is_noticed() {
+    let Some(helm) = find() else { return };
+    let find = |values: &[&str], name: &str| {
+        let objects = helm.render(values).unwrap();
+        let groups = list(&pick(&objects, "PrometheusRule weir")["spec"]["groups"]).to_vec();
+        let mut rules = groups.iter().flat_map(|it| list(&it["rules"]));
+        rules.find(|it| it["alert"] == name).map(|it| it["expr"].as_str().unwrap().to_owned())
+    };
+    let on = ["monitoring.enabled=true"].as_slice();
+    let down = find(on, "WeirOperatorDown").unwrap();
+    assert_eq!(down, "up{job=\"weir-operator\"} == 0");
+    let leaderless = find(on, "WeirOperatorHasNoLeader").unwrap();
+    assert!(leaderless.contains("or absent(weir_operator_leader)"), "{leaderless}");
+    // Nor does who exports none at all.
+    let blind = ["monitoring.enabled=true", "operator.metricsPort=null"].as_slice();
+    assert_eq!(find(blind, "WeirOperatorHasNoLeader"), None);
+    assert!(find(blind, "WeirAgentDown").is_some());
+}
+
 #[test]
 fn drop_reasons_of_alerts_exist() {
     let Some(helm) = find() else { return };

@@ -1,6 +1,7 @@
 //! What is written beside the chart: the guide, and the Job that cleans a node.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -56,24 +57,77 @@ fn the_guide_names_values_that_exist() {
     assert!(count > 5, "{count}");
 }
 
-/// It has the rights and the ways of those whose traces it removes.
+/// A chart that adds a value would have none for a release that keeps its old ones.
+#[test]
+fn upgrades_take_new_values_from_the_chart() {
+    let guide = read("../docs/install.md");
+    let upgrades = guide.lines().filter(|it| it.starts_with("helm upgrade weir "));
+    let mut count = 0;
+    for line in upgrades {
+        assert!(line.contains(" --reset-then-reuse-values"), "{line}");
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}
+
+/// The cluster that the guide's uninstallation finds; `create` shows what is to be made.
+const CLUSTER: &str = r#"
+set -euo pipefail
+is_installed=1
+helm() { is_installed=; }
+kubectl() {
+    case "$*" in
+        *"get daemonset weir"*.image}) [ "$is_installed" ] && printf %s "$IMAGE" ;;
+        *"get daemonset weir"*.imagePullSecrets}) [ "$is_installed" ] && printf %s "$SECRETS" ;;
+        *"get nodes"*) echo node/n1 ;;
+        "create "*) cat ;;
+    esac
+}
+"#;
+
+/// The Job as the guide fills it in, where weir was installed with `values`; and weir's pods.
+fn fill_job(helm: &Helm, values: &[&str]) -> (Value, Value) {
+    let guide = read("../docs/install.md");
+    let mut blocks = guide.split("```sh\n").map(|it| it.split("```").next().unwrap());
+    let block = blocks.find(|it| it.contains("helm uninstall")).unwrap();
+    let objects = helm.render(values).unwrap();
+    let pod = pick(&objects, "DaemonSet weir")["spec"]["template"]["spec"].clone();
+    let secrets = pod.get("imagePullSecrets").map(Value::to_string).unwrap_or_default();
+    let output = Command::new("bash")
+        .args(["-c", &format!("{CLUSTER}{block}")])
+        .current_dir(Helm::root().join(".."))
+        .env("IMAGE", pod["containers"][0]["image"].as_str().unwrap())
+        .env("SECRETS", secrets)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let job = serde_saphyr::from_str(&String::from_utf8_lossy(&output.stdout)).unwrap();
+    (job, pod)
+}
+
+/// It has the rights and the ways of those whose traces it removes, and their image.
 #[test]
 fn a_node_is_cleaned_by_who_may() {
-    let job = yaml("cleanup.yaml");
-    typed::check(&job).unwrap();
-    let pod = &job["spec"]["template"]["spec"];
     let Some(helm) = find() else { return };
-    let objects = helm.render(&[]).unwrap();
-    let node = &pick(&objects, "DaemonSet weir")["spec"]["template"]["spec"];
-    let (kernel, dataplane) = (&pod["containers"][0], &node["containers"][0]);
-    assert_eq!(kernel["securityContext"], dataplane["securityContext"]);
-    assert_eq!(pod["tolerations"], node["tolerations"]);
-    assert_eq!(pod["initContainers"][0]["image"], kernel["image"]);
-    assert_eq!(kernel["image"], dataplane["image"]);
-    for mount in list(&kernel["volumeMounts"]) {
-        assert!(list(&dataplane["volumeMounts"]).contains(mount), "{mount}");
-    }
-    for volume in list(&pod["volumes"]) {
-        assert!(list(&node["volumes"]).contains(volume), "{volume}");
+    for values in [
+        [].as_slice(),
+        &["image.repository=registry.example:5000/net/weir", "image.pullSecrets={a,b}"],
+    ] {
+        let (job, node) = fill_job(&helm, values);
+        let pod = &job["spec"]["template"]["spec"];
+        let (kernel, dataplane) = (&pod["containers"][0], &node["containers"][0]);
+        assert_eq!(pod["nodeName"], "n1");
+        assert_eq!(pod["imagePullSecrets"], node["imagePullSecrets"]);
+        assert_eq!(pod["initContainers"][0]["image"], dataplane["image"]);
+        assert_eq!(kernel["image"], dataplane["image"]);
+        assert_eq!(kernel["securityContext"], dataplane["securityContext"]);
+        assert_eq!(pod["tolerations"], node["tolerations"]);
+        for mount in list(&kernel["volumeMounts"]) {
+            assert!(list(&dataplane["volumeMounts"]).contains(mount), "{mount}");
+        }
+        for volume in list(&pod["volumes"]) {
+            assert!(list(&node["volumes"]).contains(volume), "{volume}");
+        }
+        typed::check(&job).unwrap();
     }
 }

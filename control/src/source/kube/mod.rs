@@ -8,12 +8,14 @@
 //! ```
 //!
 //! - [`connect`]: where the API server is, and as whom. [`resources`]: paths, and what is kept.
-//! - `watch` over `request` over `wire` and `trim`: lists by page, changes by line.
+//! - `watch` over `request` over `wire` and `trim`: lists by page, changes by line. All requests
+//!   pass one `gate`, which knows whether the server is there.
 //! - `store`: what is news. Objects are removed when the server says so: by an event, or by a list
 //!   that was complete. No error removes anything.
 //! - [`report`]: what is wrong with objects, told in the cluster.
 
 pub mod connect;
+mod gate;
 pub mod report;
 mod request;
 pub mod resources;
@@ -23,6 +25,7 @@ mod trouble;
 mod watch;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as state};
@@ -32,6 +35,7 @@ use tracing::{info, warn};
 
 pub use connect::{ConnectError, KubeConfig, load_config, open_client};
 
+use self::request::Api;
 use self::resources::Resource;
 use self::store::{Step, Store};
 use self::watch::KindWatch;
@@ -94,11 +98,11 @@ impl KubeSource {
     pub async fn run(self, batches: mpsc::Sender<Batch>, state: state::Sender<String>) {
         let resources: Vec<Resource> = self.kinds.iter().map(|it| Resource::of(*it)).collect();
         let (sender, steps) = mpsc::channel(STEPS_MAX);
+        let api = Arc::new(Api::new(self.client, self.seed));
         // Ends them when this does.
         let mut watches = JoinSet::new();
         for resource in &resources {
-            let client = self.client.clone();
-            let watch = KindWatch::new(client, *resource, sender.clone(), self.seed);
+            let watch = KindWatch::new(api.clone(), *resource, sender.clone(), self.seed);
             watches.spawn(watch.run());
         }
         let store = Store::new(self.server, &resources);

@@ -48,6 +48,8 @@ pub struct Reporter {
     client: kube::Client,
     controller: Controller,
     told: BTreeMap<ObjectKey, Told>,
+    /// How often in a row it could not be told.
+    failures: BTreeMap<ObjectKey, u64>,
     has_adopted: bool,
 }
 
@@ -72,47 +74,56 @@ impl Reporter {
     pub fn new(client: kube::Client, reporting_instance: String) -> Self {
         let controller =
             Controller { controller: MANAGER.into(), instance: Some(reporting_instance) };
-        Self { client, controller, told: BTreeMap::new(), has_adopted: false }
+        let (told, failures) = (BTreeMap::new(), BTreeMap::new());
+        Self { client, controller, told, failures, has_adopted: false }
     }
 
     /// Tells what differs from what was told: `problems` are all that there are. Returns whether
     /// everything has been told; if not, call again in a second.
     ///
     /// # Errors
-    /// The API server refuses, or is away: call again later.
+    /// The API server refuses, or is away: call again later. What it refuses of one object, as in
+    /// a namespace that ends, holds up no other; the first error is returned.
     pub async fn update(&mut self, problems: &[Problem]) -> Result<bool, ReportError> {
         if !self.has_adopted {
             self.adopt().await?;
             self.has_adopted = true;
         }
         let verdicts = collect_verdicts(problems);
-        let mut budget = OBJECTS_MAX;
-        for (key, verdict) in &verdicts {
-            let told = self.told.get(key);
-            if told.is_some_and(|it| !it.is_accepted && it.note == verdict.note) {
-                continue;
+        let pending = self.list_pending(&verdicts);
+        let mut result = Ok(pending.len() <= OBJECTS_MAX);
+        for key in pending.into_iter().take(OBJECTS_MAX) {
+            match self.tell(&key, verdicts.get(&key)).await {
+                Ok(()) => {
+                    self.failures.remove(&key);
+                }
+                Err(error) => {
+                    *self.failures.entry(key).or_default() += 1;
+                    result = result.and(Err(error));
+                }
             }
-            if budget == 0 {
-                return Ok(false);
-            }
-            budget -= 1;
-            self.tell(key, Some(verdict)).await?;
         }
-        let is_solved = |(key, told): (&ObjectKey, &Told)| {
-            (!told.is_accepted && !verdicts.contains_key(key)).then(|| key.clone())
-        };
-        let solved: Vec<ObjectKey> = self.told.iter().filter_map(is_solved).collect();
-        for key in solved {
-            if budget == 0 {
-                return Ok(false);
-            }
-            budget -= 1;
-            self.tell(&key, None).await?;
-        }
+        self.failures.retain(|key, _| verdicts.contains_key(key) || self.told.contains_key(key));
         if self.told.len() > verdicts.len() + ACCEPTED_MAX {
             self.told.retain(|_, told| !told.is_accepted);
         }
-        Ok(true)
+        result
+    }
+
+    /// Objects that something is to be told of, first those that failed least often: those that
+    /// fail for ever, however many, take turns with each other alone.
+    fn list_pending(&self, verdicts: &BTreeMap<ObjectKey, Verdict>) -> Vec<ObjectKey> {
+        let is_told = |key: &ObjectKey, verdict: &Verdict| {
+            self.told.get(key).is_some_and(|it| !it.is_accepted && it.note == verdict.note)
+        };
+        let news = verdicts.iter().filter(|(key, verdict)| !is_told(key, verdict));
+        let is_solved =
+            |key: &ObjectKey, told: &Told| !told.is_accepted && !verdicts.contains_key(key);
+        let solved = self.told.iter().filter(|(key, told)| is_solved(key, told));
+        let news = news.map(|(key, _)| key.clone());
+        let mut pending: Vec<ObjectKey> = news.chain(solved.map(|(key, _)| key.clone())).collect();
+        pending.sort_by_key(|key| self.failures.get(key).copied().unwrap_or_default());
+        pending
     }
 
     /// Takes over the policies that a leader before us called invalid.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::{Request, Response, StatusCode};
+use hyper::header::RETRY_AFTER;
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use kube::client::Body;
 use kube::core::Status;
 use tokio::time::timeout;
 
+use super::gate::Gate;
 use super::resources::Resource;
 use super::trim::Keep;
 use super::wire::{Line, Page, read_line, read_page};
@@ -39,16 +41,28 @@ pub(super) enum Failure {
     },
     /// Credentials.
     Unauthorized(String),
-    /// Nobody there, or the answer broke off.
-    Unreachable(String),
+    /// Nobody there.
+    Away(String),
+    /// The answer broke off.
+    Broken(String),
     /// It asks to come back later.
-    Busy(String),
+    Busy {
+        /// As the server puts it.
+        message: String,
+        /// Not sooner than in this time.
+        retry_after: Option<Duration>,
+    },
     /// Anything else.
     Failed(String),
 }
 
 impl Failure {
-    pub(super) fn from_status(code: u16, verb: &'static str, message: String) -> Self {
+    pub(super) fn from_status(
+        code: u16,
+        verb: &'static str,
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> Self {
         let message = match message.is_empty() {
             true => format!("status {code}"),
             false => message,
@@ -58,50 +72,67 @@ impl Failure {
             404 => Self::NotFound(message),
             403 => Self::Forbidden { verb, message },
             401 => Self::Unauthorized(message),
-            429 | 503 => Self::Busy(message),
+            429 | 503 => Self::Busy { message, retry_after },
+            500.. if retry_after.is_some() => Self::Busy { message, retry_after },
             _ => Self::Failed(message),
         }
     }
 
-    /// The innermost cause says it: `Connection refused (os error 111)`.
-    fn unreachable(error: &(dyn Error + 'static)) -> Self {
-        let mut cause = error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        Self::Unreachable(cause.to_string())
+    fn broken(error: &(dyn Error + 'static)) -> Self {
+        Self::Broken(innermost(error))
     }
+}
 
-    fn silent(waited: Duration) -> Self {
-        Self::Unreachable(format!("no answer within {} s", waited.as_secs()))
+/// The innermost cause says it: `Connection refused (os error 111)`.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn silent(waited: Duration) -> String {
+    format!("no answer within {} s", waited.as_secs())
+}
+
+/// The API server, as all watches ask it.
+pub(super) struct Api {
+    client: kube::Client,
+    gate: Gate,
+}
+
+impl Api {
+    pub(super) fn new(client: kube::Client, seed: u64) -> Self {
+        Self { client, gate: Gate::new(seed) }
     }
 }
 
 /// Fetches one page of a list.
 pub(super) async fn fetch_page(
-    client: &kube::Client,
+    api: &Api,
     resource: &Resource,
     limit: Option<u32>,
     next: Option<String>,
 ) -> Result<Page, Failure> {
     let request = kube::core::Request::new(resource.path());
     let request = request.list(&resource.list_params(limit, next)).map_err(invalid)?;
-    let body = send(client, request, "list").await?;
+    let body = send(api, request, "list").await?;
     let text = collect(body, PAGE_BYTES_MAX).await?;
     // A page that does not parse has been cut off, or is no list.
     read_page(&text, resource.keep())
-        .map_err(|error| Failure::Unreachable(format!("its list is broken: {error}")))
+        .map_err(|error| Failure::Broken(format!("its list is broken: {error}")))
 }
 
 /// Opens a watch for everything after `version`.
 pub(super) async fn open_watch(
-    client: &kube::Client,
+    api: &Api,
     resource: &Resource,
     version: &str,
 ) -> Result<Lines, Failure> {
     let request = kube::core::Request::new(resource.path());
     let request = request.watch(&resource.watch_params(), version).map_err(invalid)?;
-    let body = send(client, request, "watch").await?;
+    let body = send(api, request, "watch").await?;
     Ok(Lines { body, buffer: BytesMut::new(), keep: resource.keep() })
 }
 
@@ -109,22 +140,27 @@ fn invalid(error: kube::core::request::Error) -> Failure {
     Failure::Failed(error.to_string())
 }
 
-async fn send(
-    client: &kube::Client,
-    request: Request<Vec<u8>>,
-    verb: &'static str,
-) -> Result<Body, Failure> {
-    let response = timeout(ANSWER_MAX, client.send(request.map(Body::from))).await;
-    let response = response.map_err(|_| Failure::silent(ANSWER_MAX))?;
-    let response: Response<Body> = response.map_err(|error| Failure::unreachable(&error))?;
+async fn send(api: &Api, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
+    let answer = async {
+        let response = timeout(ANSWER_MAX, api.client.send(request.map(Body::from))).await;
+        response.map_err(|_| silent(ANSWER_MAX))?.map_err(|error| innermost(&error))
+    };
+    let response: Response<Body> = api.gate.pass(answer).await.map_err(Failure::Away)?;
     let code = response.status();
     if code == StatusCode::OK {
         return Ok(response.into_body());
     }
+    let retry_after = read_retry_after(response.headers());
     let text = collect(response.into_body(), ERROR_BYTES_MAX).await.unwrap_or_default();
     // A proxy in between answers as it likes.
     let status: Status = serde_json::from_slice(&text).unwrap_or_default();
-    Err(Failure::from_status(code.as_u16(), verb, status.message))
+    Err(Failure::from_status(code.as_u16(), verb, status.message, retry_after))
+}
+
+/// API servers give seconds, never a date.
+fn read_retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
@@ -132,7 +168,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
     let mut text = BytesMut::new();
     loop {
         let frame = timeout(ANSWER_MAX, body.frame()).await;
-        match frame.map_err(|_| Failure::silent(ANSWER_MAX))? {
+        match frame.map_err(|_| Failure::Broken(silent(ANSWER_MAX)))? {
             None => return Ok(text.freeze()),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
@@ -142,7 +178,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
             Some(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(Failure::Failed(format!("its answer is over {bytes_max} bytes")));
             }
-            Some(Err(error)) => return Err(Failure::unreachable(&*error)),
+            Some(Err(error)) => return Err(Failure::broken(&*error)),
         }
     }
 }
@@ -166,7 +202,7 @@ impl Lines {
                 return Ok(Some(lines));
             }
             let frame = timeout(SILENCE_MAX, self.body.frame()).await;
-            match frame.map_err(|_| Failure::silent(SILENCE_MAX))? {
+            match frame.map_err(|_| Failure::Broken(silent(SILENCE_MAX)))? {
                 // Half a line at the end is not believed: it comes again with the next watch.
                 None => return Ok(None),
                 Some(Ok(frame)) => {
@@ -174,7 +210,7 @@ impl Lines {
                         self.buffer.extend_from_slice(&data);
                     }
                 }
-                Some(Err(error)) => return Err(Failure::unreachable(&error)),
+                Some(Err(error)) => return Err(Failure::broken(&error)),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The watch of one kind: a list by pages, then its changes, then the changes since; a new list
 //! only where the server has forgotten where we were.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::request::{Failure, fetch_page, open_watch};
+use super::request::{Api, Failure, fetch_page, open_watch};
 use super::resources::Resource;
 use super::store::{Change, Step};
 use super::trouble::Trouble;
@@ -20,6 +21,8 @@ use crate::model::Kind;
 const PAGE_OBJECTS: u32 = 500;
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// The longest pause that a server is believed to want.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How often a kind is looked for that the server does not know.
 const ABSENT_RETRY: Duration = Duration::from_secs(30);
 /// A kind whose objects are known is believed to be gone after this many looks.
@@ -43,7 +46,7 @@ enum End {
 
 /// Watches one kind until nobody listens.
 pub(super) struct KindWatch {
-    client: kube::Client,
+    api: Arc<Api>,
     resource: Resource,
     steps: mpsc::Sender<(Kind, Step)>,
     random: SmallRng,
@@ -55,6 +58,8 @@ pub(super) struct KindWatch {
     was_empty: bool,
     /// The server forgot a list between two pages: ask for all at once.
     is_paged: bool,
+    /// When the server began to answer the last watch; `None` if it refused it.
+    opened: Option<Instant>,
     failures: u32,
     absent_looks: u32,
     /// It was told that something is wrong.
@@ -63,13 +68,13 @@ pub(super) struct KindWatch {
 
 impl KindWatch {
     pub(super) fn new(
-        client: kube::Client,
+        api: Arc<Api>,
         resource: Resource,
         steps: mpsc::Sender<(Kind, Step)>,
         seed: u64,
     ) -> Self {
         Self {
-            client,
+            api,
             resource,
             steps,
             random: SmallRng::seed_from_u64(seed ^ resource.kind as u64),
@@ -77,6 +82,7 @@ impl KindWatch {
             has_objects: false,
             was_empty: false,
             is_paged: true,
+            opened: None,
             failures: 0,
             absent_looks: 0,
             is_troubled: false,
@@ -97,13 +103,13 @@ impl KindWatch {
 
     /// One list or one watch; with how long to wait before the next.
     async fn attempt(&mut self) -> Result<Option<Duration>, Ended> {
-        let start = Instant::now();
         let is_watch = self.version.is_some();
+        self.opened = None;
         let result = match self.version.clone() {
             None => self.list().await?,
             Some(version) => self.watch(version).await?,
         };
-        let is_long = is_watch && start.elapsed() >= WATCH_MIN;
+        let is_long = self.opened.is_some_and(|it| it.elapsed() >= WATCH_MIN);
         if is_long {
             self.failures = 0;
         }
@@ -124,8 +130,17 @@ impl KindWatch {
                 return Ok((self.failures > 1).then_some(wait));
             }
             Failure::NotFound(_) if !self.resource.is_builtin => return self.look_again().await,
-            Failure::Unreachable(reason) => {
+            Failure::Away(reason) => {
                 // Once is a connection that was closed, as by a server that restarts.
+                if self.failures > 1 {
+                    self.report(Trouble::Unreachable(reason)).await?;
+                }
+                // The gate knows when to try again. That it took long says nothing about what the
+                // server answers then.
+                self.failures = 1;
+                return Ok(Some(self.jitter(RETRY_MIN)));
+            }
+            Failure::Broken(reason) => {
                 if self.failures > 1 {
                     self.report(Trouble::Unreachable(reason)).await?;
                 }
@@ -139,10 +154,11 @@ impl KindWatch {
                 self.version = None;
                 self.report(Trouble::Failed(reason)).await?;
             }
-            Failure::Busy(reason) => {
+            Failure::Busy { message, retry_after } => {
                 if self.failures > 1 {
-                    self.report(Trouble::Failed(reason)).await?;
+                    self.report(Trouble::Failed(message)).await?;
                 }
+                return Ok(Some(wait.max(self.defer(retry_after))));
             }
         }
         Ok(Some(wait))
@@ -154,7 +170,7 @@ impl KindWatch {
         let mut count = 0;
         loop {
             let limit = self.is_paged.then_some(PAGE_OBJECTS);
-            let page = fetch_page(&self.client, &self.resource, limit, next.take()).await;
+            let page = fetch_page(&self.api, &self.resource, limit, next.take()).await;
             let Page { items, version, next: more } = match page {
                 Ok(page) => page,
                 Err(failure) => {
@@ -188,10 +204,11 @@ impl KindWatch {
     }
 
     async fn watch(&mut self, version: String) -> Result<Result<End, Failure>, Ended> {
-        let mut lines = match open_watch(&self.client, &self.resource, &version).await {
+        let mut lines = match open_watch(&self.api, &self.resource, &version).await {
             Ok(lines) => lines,
             Err(failure) => return Ok(Err(failure)),
         };
+        self.opened = Some(Instant::now());
         self.clear_trouble().await?;
         loop {
             let closed = self.steps.clone();
@@ -224,7 +241,7 @@ impl KindWatch {
                 Line::Deleted(item) => Change::Deleted(item),
                 Line::Bookmark(version) => Change::Bookmark(version),
                 Line::Failed(code, message) => {
-                    end = Some(Failure::from_status(code, "watch", message));
+                    end = Some(Failure::from_status(code, "watch", message, None));
                     break;
                 }
             });
@@ -265,6 +282,12 @@ impl KindWatch {
     fn back_off(&mut self) -> Duration {
         let doublings = self.failures.saturating_sub(1).min(16);
         self.jitter((RETRY_MIN * (1 << doublings)).min(RETRY_MAX))
+    }
+
+    /// What the server asks for, and up to half of it more: it tells all agents the same.
+    fn defer(&mut self, retry_after: Option<Duration>) -> Duration {
+        let wait = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        wait.mul_f64(self.random.random_range(1.0..=1.5))
     }
 
     /// Between half of it and all: thousands of agents must not come back together.
