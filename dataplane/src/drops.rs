@@ -45,6 +45,8 @@ drops! {
         "an ICMP error that quotes no packet of a known flow";
     LinkLocal, "link_local",
         "multicast or link-local traffic that ends at its link: normal, kernels send some";
+    Loopback, "loopback",
+        "from or to a loopback address, which only the node itself uses, for its hostPorts";
     NeedsSnat, "needs_snat",
         "needs source translation, but the node has no address of this family";
     NoBackend, "no_backend", "the service has no backend that could answer; the sender was told";
@@ -55,6 +57,8 @@ drops! {
         "no service answers on this port of a service address; the sender was told";
     NoRoute, "no_route", "the kernel has no route to the destination";
     NotIp, "not_ip", "neither IP nor ARP, or a VLAN tag that no port expects";
+    OtherHost, "other_host",
+        "for the MAC of another machine: normal, switches flood what they have not learned";
     PolicyClosed, "policy_closed",
         "the pod's policy rules are missing or were refused: see weir policy show and weir status";
     PolicyDenied, "policy_denied",

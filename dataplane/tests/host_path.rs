@@ -5,6 +5,8 @@
 
 #[path = "host_path/cluster.rs"]
 mod cluster;
+#[path = "host_path/loopback.rs"]
+mod loopback;
 #[path = "host_path/maps.rs"]
 mod maps;
 
@@ -26,11 +28,12 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use weir_dataplane::netlink::host_path::TABLE;
 use weir_dataplane::netlink::port_ranges::{held_ports, keep_clear, restore, warn_of_held_ports};
 use weir_dataplane::netlink::{
-    HOST_PEER_IPV4, HOST_PEER_IPV6, HostPort, HostPortConfig, Netlink, PortRange, PortRule,
+    HOST_PEER_IPV4, HOST_PEER_IPV6, HostPaths, HostPort, HostPortConfig, Netlink, PortRange,
+    PortRule,
 };
 use weir_lab::{Host, Lab, LinkOptions, skipped};
 use weir_packet::build::{DEFAULT_TTL, Path, emit_udp};
-use weir_packet::{FlowKey, Mac, Parsed, checksum, parse, protocol};
+use weir_packet::{FlowKey, Mac, Parsed, Translation, checksum, parse, protocol};
 use weir_xdp_redirect::Settings;
 
 const TCP: u8 = protocol::TCP;
@@ -84,6 +87,17 @@ fn node_port_rules() -> BTreeSet<PortRule> {
     [true, false].into_iter().flat_map(|v4| [TCP, UDP].map(|proto| rule(v4, proto))).collect()
 }
 
+/// Sets these rules for the node's own addresses, and none for loopback.
+async fn set_paths(
+    netlink: &Netlink,
+    port: &HostPort,
+    rules: &BTreeSet<PortRule>,
+    addresses: &BTreeSet<IpAddr>,
+) {
+    let own = HostPaths { rules: rules.clone(), addresses: addresses.clone() };
+    netlink.set_host_paths(port, &own, &HostPaths::default()).await.unwrap();
+}
+
 async fn host_port(netlink: &Netlink) -> HostPort {
     netlink.ensure_host_port(&HostPortConfig::default()).await.unwrap()
 }
@@ -99,13 +113,13 @@ fn rules_come_ahead_of_the_local_table_and_go_without_a_trace() {
         let netlink = Netlink::open().unwrap();
         let port = host_port(&netlink).await;
         netlink.set_host_peer(&port, &[]).await.unwrap();
-        netlink.set_host_paths(&port, &BTreeSet::new(), &own()).await.unwrap();
+        set_paths(&netlink, &port, &BTreeSet::new(), &own()).await;
         let rules = ["-4", "-6"].map(|family| net.node.ip(&format!("{family} rule show")).unwrap());
         assert_eq!(rules, before, "without frontends nothing changes");
 
         let mut wanted = node_port_rules();
         wanted.insert(PortRule { is_ipv4: true, protocol: TCP, min: 443, max: 443 });
-        netlink.set_host_paths(&port, &wanted, &own()).await.unwrap();
+        set_paths(&netlink, &port, &wanted, &own()).await;
         let rules = net.node.ip("-4 rule show").unwrap();
         assert!(rules.contains("100:\tfrom all lookup local"), "{rules}");
         assert!(!rules.contains("0:\tfrom all lookup local\n100"), "{rules}");
@@ -128,18 +142,18 @@ fn rules_come_ahead_of_the_local_table_and_go_without_a_trace() {
         let second = Netlink::open().unwrap();
         let port = host_port(&second).await;
         second.set_host_peer(&port, &[]).await.unwrap();
-        second.set_host_paths(&port, &wanted, &own()).await.unwrap();
+        set_paths(&second, &port, &wanted, &own()).await;
         assert_eq!(all(&net), first);
 
         // Only IPv6 TCP is left, and one address.
         let less = [PortRule { is_ipv4: false, protocol: TCP, min: 30_000, max: 32_767 }];
-        second.set_host_paths(&port, &less.into(), &[ip(V6)].into()).await.unwrap();
+        set_paths(&second, &port, &less.into(), &[ip(V6)].into()).await;
         assert_eq!(net.node.ip("-4 rule show").unwrap(), before[0]);
         assert_eq!(net.node.ip("-6 rule show").unwrap().matches("iif lo").count(), 1);
         let routes = net.node.ip("-4 route show table all").unwrap();
         assert!(!routes.contains(&format!("table {TABLE}")), "{routes}");
 
-        second.set_host_paths(&port, &wanted, &own()).await.unwrap();
+        set_paths(&second, &port, &wanted, &own()).await;
         second.remove_all().await.unwrap();
         let rules = ["-4", "-6"].map(|family| net.node.ip(&format!("{family} rule show")).unwrap());
         assert_eq!(rules, before);
@@ -177,12 +191,12 @@ fn a_node_is_never_without_a_rule_for_its_addresses() {
         let netlink = Netlink::open().unwrap();
         let port = host_port(&netlink).await;
         for _ in 0..100 {
-            netlink.set_host_paths(&port, &node_port_rules(), &own()).await.unwrap();
-            netlink.set_host_paths(&port, &BTreeSet::new(), &own()).await.unwrap();
+            set_paths(&netlink, &port, &node_port_rules(), &own()).await;
+            set_paths(&netlink, &port, &BTreeSet::new(), &own()).await;
         }
         // What a process that was killed half-way leaves: both rules. And another program's place.
         net.node.ip("rule add pref 100 lookup local").unwrap();
-        netlink.set_host_paths(&port, &node_port_rules(), &own()).await.unwrap();
+        set_paths(&netlink, &port, &node_port_rules(), &own()).await;
         assert_eq!(net.node.ip("rule show").unwrap().matches("lookup local").count(), 1);
         net.node.ip("rule add pref 0 lookup local").unwrap();
         netlink.remove_all().await.unwrap();
@@ -194,7 +208,8 @@ fn a_node_is_never_without_a_rule_for_its_addresses() {
     assert!(watcher.join().unwrap() > 10);
 }
 
-/// Stands for the worker: gives every packet of the host back to the host, through `weir0p`.
+/// Stands for the worker: gives every packet of the host back to the host, through `weir0p`, as it
+/// is or translated.
 struct Punter {
     keys: Arc<Mutex<Vec<FlowKey>>>,
     stop: Arc<AtomicBool>,
@@ -204,6 +219,13 @@ struct Punter {
 impl Punter {
     /// To be started in the node.
     fn start(port: &HostPort) -> Punter {
+        Punter::translating(port, |key| key)
+    }
+
+    fn translating(
+        port: &HostPort,
+        mut translate: impl FnMut(FlowKey) -> FlowKey + Send + 'static,
+    ) -> Punter {
         let keys = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let packets = packet_socket(&port.outer.name);
@@ -221,6 +243,8 @@ impl Punter {
                 let Ok(Parsed::Ip(packet)) = parse(&frame[..len]) else { continue };
                 seen.lock().unwrap().push(packet.key);
                 checksum::complete_l4(&mut frame[..len], &packet.headers);
+                let translation = Translation::between(&packet.key, &translate(packet.key));
+                translation.apply(&mut frame[..len], &packet.headers);
                 frame[..6].copy_from_slice(&mac);
                 send(packets.as_raw_fd(), &frame[..len], MsgFlags::empty()).unwrap();
             }
@@ -313,7 +337,7 @@ fn the_hosts_own_packets_to_node_ports_pass_weir0_and_nothing_else_does() {
     net.run(async || {
         let netlink = Netlink::open().unwrap();
         let port = host_port(&netlink).await;
-        netlink.set_host_paths(&port, &node_port_rules(), &own()).await.unwrap();
+        set_paths(&netlink, &port, &node_port_rules(), &own()).await;
         serve(31_000);
         serve(8080);
         let punter = Punter::start(&port);

@@ -1,6 +1,6 @@
 //! The host ports of one pod of this node to frontends and backend sets.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use weir_api::convert::address_bytes;
 use weir_api::object::protocol_name;
@@ -31,7 +31,14 @@ pub fn compile_host_ports(pod: &Pod, nodes: Nodes<'_>) -> Compiled {
         for address in &pod.addresses {
             let family = Family::of(*address);
             let host_ip = port.host_ip.unwrap_or(family.unspecified());
-            if Family::of(host_ip) == family {
+            if host_ip == Ipv6Addr::LOCALHOST && family == Family::V6 {
+                let reason = format!(
+                    "hostPort {} at {host_ip} has no effect: the kernel takes that address from \
+                     no other interface: give one of the node, or 127.0.0.1",
+                    port.l4_port
+                );
+                compiled.problems.push(explain(pod, reason));
+            } else if Family::of(host_ip) == family {
                 let frontend = SocketAddr::new(host_ip, port.l4_port);
                 let backend = SocketAddr::new(*address, port.container_port);
                 add_frontend(pod, port, frontend, backend, nodes, &mut compiled);

@@ -117,7 +117,7 @@ fn read_ports(spec: &core::PodSpec, ports: &mut Ports, findings: &mut Findings) 
     }
 }
 
-/// An unspecified address means all of its family.
+/// An unspecified address means all of its family, a loopback one the node's own sockets.
 fn read_host_ip(
     path: &str,
     text: Option<&str>,
@@ -125,7 +125,7 @@ fn read_host_ip(
 ) -> Result<Option<IpAddr>, ()> {
     let Some(text) = text.filter(|it| !it.is_empty()) else { return Ok(None) };
     match text.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() => Ok(Some(address)),
+        Ok(address) if address.is_unspecified() || address.is_loopback() => Ok(Some(address)),
         _ => read_address(&format!("{path}.hostIP"), text, findings).map(Some).ok_or(()),
     }
 }

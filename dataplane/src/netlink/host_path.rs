@@ -14,6 +14,20 @@
 //! destination itself, as it is without weir, so a wildcard UDP socket of the host answers from the
 //! address that was asked.
 //!
+//! **To hostPorts at 127.0.0.1.** Their rules name exact ports and lead to a table of their own, or
+//! else NodePorts at 127.0.0.1 and the host's own services there would pass weir as well:
+//!
+//! ```text
+//!  50:  iif lo ipproto tcp dport 8081 lookup 30566     ip route show table 30566:
+//! 100:  lookup local                                   127.0.0.1 via <gateway> dev weir0 src S
+//! ```
+//!
+//! The source is `weir0`'s address, which a pod can answer; a socket may be bound to another. What
+//! has no frontend is punted here as well. The answers come into `weir0` from
+//! 127.0.0.1, so it has `route_localnet`, as long as there are such rules: no other interface takes
+//! packets from or to loopback addresses, and the pipeline gives `weir0` none but these. IPv6 has
+//! no such way: the kernel takes ::1 from no interface but `lo`.
+//!
 //! **As a backend** (hostNetwork). A client's packet reaches the host from the peer's address; the
 //! host answers to the peer, through `weir0`. These routes name the node's address as source, or
 //! else wildcard UDP sockets would answer from `weir0`'s.
@@ -26,43 +40,64 @@ use rtnetlink::Handle;
 use super::route::{self, IPV6_DEFAULT_METRIC, Prefix, RouteSpec};
 use super::rule::{self, PortRule};
 use super::state::MAIN_TABLE;
-use super::{Error, GATEWAY_IPV4, GATEWAY_IPV6, HOST_PEER_IPV4, HOST_PEER_IPV6, HostPort, Netlink};
+use super::{
+    Error, GATEWAY_IPV4, GATEWAY_IPV6, HOST_PEER_IPV4, HOST_PEER_IPV6, HostPort, Netlink, sysctl,
+};
 
 /// weir's routing table ("we").
 pub const TABLE: u32 = 0x7765;
-/// Place of the rules that lead to it.
+/// The one for loopback addresses.
+pub const LOOPBACK_TABLE: u32 = 0x7766;
+/// Place of the rules that lead to them.
 pub const PRIORITY: u32 = 50;
 /// Most rules of a node: the kernel asks each of them for every packet of a socket without route.
 pub const RULES_MAX: usize = 256;
 
+const ROUTE_LOCALNET: &str = "net/ipv4/conf/weir0/route_localnet";
+
+/// Which of the host's packets go through `weir0`: those to these L4 ports of these addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostPaths {
+    pub rules: BTreeSet<PortRule>,
+    pub addresses: BTreeSet<IpAddr>,
+}
+
 impl Netlink {
-    /// Leads the host's packets to exactly these L4 ports of exactly these addresses of its own
-    /// through `port`. Without a rule of a family nothing of it is left, and its `local` table is
-    /// first again.
+    /// Leads exactly these packets of the host to addresses of its own, and these to loopback
+    /// addresses (IPv4), through `port`. Without a rule of a family nothing of it is left, and its
+    /// `local` table is first again.
     ///
     /// # Errors
-    /// What the kernel refused, by rule or route; calling again completes it.
+    /// What the kernel refused, by rule, route or sysctl; calling again completes it.
     pub async fn set_host_paths(
         &self,
         port: &HostPort,
-        rules: &BTreeSet<PortRule>,
-        addresses: &BTreeSet<IpAddr>,
+        own: &HostPaths,
+        loopback: &HostPaths,
     ) -> Result<(), Error> {
-        let is_own = |spec: &RouteSpec| spec.table == TABLE;
+        let is_own = |spec: &RouteSpec| [TABLE, LOOPBACK_TABLE].contains(&spec.table);
+        let has_loopback = !loopback.rules.is_empty();
         let mut wanted = BTreeSet::new();
         for is_ipv4 in families(port) {
-            if rules.iter().any(|rule| rule.is_ipv4 == is_ipv4) {
-                let of_family = addresses.iter().filter(|addr| addr.is_ipv4() == is_ipv4);
+            if own.rules.iter().any(|rule| rule.is_ipv4 == is_ipv4) {
+                let of_family = own.addresses.iter().filter(|addr| addr.is_ipv4() == is_ipv4);
                 wanted.extend(of_family.map(|addr| own_route(port, *addr)));
             }
+        }
+        if has_loopback {
+            let of_family = loopback.addresses.iter().filter(|addr| addr.is_ipv4());
+            wanted.extend(of_family.map(|addr| loopback_route(port, *addr)));
+            sysctl::set(ROUTE_LOCALNET, "1")?;
         }
         if !wanted.is_empty() {
             route::set(&self.handle, &wanted, is_own).await?;
         }
         for is_ipv4 in families(port) {
-            let of_family = rules.iter().filter(|rule| rule.is_ipv4 == is_ipv4);
-            let of_family: Vec<PortRule> = of_family.copied().collect();
-            rule::set_ports(&self.handle, TABLE, PRIORITY, is_ipv4, &of_family).await?;
+            let tables = [(TABLE, &own.rules), (LOOPBACK_TABLE, &loopback.rules)];
+            rule::set_ports(&self.handle, PRIORITY, is_ipv4, &tables).await?;
+        }
+        if !has_loopback {
+            sysctl::set(ROUTE_LOCALNET, "0")?;
         }
         route::set(&self.handle, &wanted, is_own).await
     }
@@ -98,8 +133,10 @@ impl Netlink {
 
 /// Deletes all rules and puts the `local` table first again.
 pub(super) async fn remove_rules(handle: &Handle) -> Result<(), Error> {
+    let none = BTreeSet::new();
     for is_ipv4 in [true, false] {
-        rule::set_ports(handle, TABLE, PRIORITY, is_ipv4, &[]).await?;
+        let tables = [(TABLE, &none), (LOOPBACK_TABLE, &none)];
+        rule::set_ports(handle, PRIORITY, is_ipv4, &tables).await?;
     }
     Ok(())
 }
@@ -119,4 +156,10 @@ fn own_route(port: &HostPort, address: IpAddr) -> RouteSpec {
         source: Some(address),
         metric: if is_ipv4 { 0 } else { IPV6_DEFAULT_METRIC },
     }
+}
+
+/// Sockets that are bound to no address get `weir0`'s.
+fn loopback_route(port: &HostPort, address: IpAddr) -> RouteSpec {
+    let source = Some(port.ipv4.into());
+    RouteSpec { table: LOOPBACK_TABLE, source, ..own_route(port, address) }
 }

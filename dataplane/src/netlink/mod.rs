@@ -37,6 +37,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rtnetlink::Handle;
 
 pub use error::Error;
+pub use host_path::HostPaths;
 pub use host_port::{HostPort, HostPortConfig};
 pub use link::Link;
 pub use next_hop::{NextHop, next_hop, next_hop_in};

@@ -4,6 +4,7 @@
 //! it starts (networkd.conf(5), `ManageForeignRoutingPolicyRules`), and a machine must not be
 //! without a rule for the `local` table. They are recognised by their table.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use futures::TryStreamExt;
@@ -128,32 +129,30 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Makes exactly these rules lead to `table`, at `priority`, ahead of the `local` table; without
+/// Makes exactly these rules lead to `tables`, at `priority`, ahead of the `local` table; without
 /// any the `local` table is first again. The machine has a rule for `local` at every moment.
 pub(super) async fn set_ports(
     handle: &Handle,
-    table: u32,
     priority: u32,
     is_ipv4: bool,
-    wanted: &[PortRule],
+    tables: &[(u32, &BTreeSet<PortRule>)],
 ) -> Result<(), Error> {
     let present = list(handle, is_ipv4).await?;
-    let wanted: Vec<Rule> = wanted
-        .iter()
-        .map(|rule| Rule {
-            is_ipv4,
-            priority,
-            table,
-            ports: Some((rule.protocol, rule.min, rule.max)),
-        })
-        .collect();
+    let mut wanted = Vec::new();
+    for (table, rules) in tables {
+        let of_family = rules.iter().filter(|rule| rule.is_ipv4 == is_ipv4);
+        wanted.extend(of_family.map(|rule| {
+            let ports = Some((rule.protocol, rule.min, rule.max));
+            Rule { is_ipv4, priority, table: *table, ports }
+        }));
+    }
     if !wanted.is_empty() {
         move_local(handle, &present, is_ipv4, LOCAL_PRIORITY, 0).await?;
     }
     for rule in wanted.iter().filter(|rule| !present.contains(rule)) {
         add(handle, *rule).await?;
     }
-    let own = present.iter().filter(|rule| rule.table == table);
+    let own = present.iter().filter(|rule| tables.iter().any(|(table, _)| *table == rule.table));
     for rule in own.filter(|rule| !wanted.contains(rule)) {
         delete(handle, *rule).await?;
     }

@@ -1,7 +1,9 @@
 //! Fourth stage: a decision becomes entries of the flow table, or the sender is told.
 
 use weir_packet::rewrite::src_mac;
-use weir_packet::{Addr, FlowKey, Fragment, IcmpKind, Parsed, Translation, parse, parse_quote};
+use weir_packet::{
+    Addr, FlowKey, Fragment, IcmpKind, Parsed, Translation, parse, parse_quote, protocol,
+};
 use weir_tables::{BackendAddr, NextHop};
 
 use super::classify::{self, Decision, Facts, Half, Refusal, SourcePort, port_is_pod};
@@ -38,6 +40,8 @@ fn decide(packet: &mut Packet, cx: &mut Context<'_>) {
         me: cx.me,
         workers: cx.workers,
         is_whole: is_whole(packet),
+        is_opening: packet.headers.protocol != protocol::TCP
+            || tcp::is_opening(packet.headers.tcp_flags),
         sender: sender(packet),
         pinned: pinned(&packet.key, cx),
     };

@@ -69,6 +69,14 @@ pub fn hairpin_addr(is_v4: bool) -> Addr {
     }
 }
 
+/// The host port's own address: 169.254.64.1 or fd77:6569:7200::1.
+pub fn host_port_addr(is_v4: bool) -> Addr {
+    match is_v4 {
+        true => Addr::from_v4([169, 254, 64, 1]),
+        false => Addr::from_v6([0xfd, 0x77, 0x65, 0x69, 0x72, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
 /// The client that backends of the host's own see, so that their answers come back by the host's
 /// port: 169.254.64.2 or fd77:6569:7200::2, next to the port's own address.
 pub fn host_peer_addr(is_v4: bool) -> Addr {

@@ -1,7 +1,7 @@
 //! First stage: bytes to offsets and a flow key.
 
 use weir_packet::dsr::GENEVE_PORT;
-use weir_packet::{Addr, Fragment, IcmpKind, Parsed, checksum, parse, protocol};
+use weir_packet::{Addr, Fragment, IcmpKind, Mac, Parsed, checksum, parse, protocol};
 use weir_tables::PortId;
 
 use super::classify::port_is_pod;
@@ -14,6 +14,10 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
     for packet in packets {
         if let Stage::Transmit { adjacency } = packet.stage {
             packet.verdict = Verdict::Transmit { adjacency };
+            continue;
+        }
+        if is_for_another_machine(packet, cx) {
+            packet.verdict = Verdict::Drop(Drop::OtherHost);
             continue;
         }
         match parse(packet.frame.bytes()) {
@@ -40,6 +44,17 @@ pub(super) fn run(packets: &mut [Packet], cx: &mut Context<'_>) {
     }
 }
 
+/// Whether a frame of the link outside came only because a switch floods what it does not know: the
+/// machine that it is for decides on it, and two answers would be one too many.
+#[inline]
+fn is_for_another_machine(packet: &Packet, cx: &Context<'_>) -> bool {
+    if packet.port != PortId::UPLINK || !packet.stage.is_first_hand() {
+        return false;
+    }
+    let dst = packet.frame.bytes().first_chunk().copied().map(Mac);
+    dst.is_some_and(|dst| !dst.is_multicast() && cx.snapshot.is_foreign_mac(&dst))
+}
+
 /// Whether the packet's own headers may not say which flow it belongs to.
 #[inline]
 fn is_unusual(packet: &Packet) -> bool {
@@ -61,8 +76,16 @@ fn find_flow(packet: &mut Packet, cx: &mut Context<'_>) {
         fragment::match_ports(packet, cx);
     }
     if packet.verdict == Verdict::Undecided && packet.headers.icmp == IcmpKind::Error {
-        related::adopt_key(packet);
+        match packet.port != PortId::HOST && is_of_loopback(packet) {
+            // Its flow would not show that.
+            true => packet.verdict = Verdict::Drop(Drop::Loopback),
+            false => related::adopt_key(packet),
+        }
     }
+}
+
+fn is_of_loopback(packet: &Packet) -> bool {
+    packet.key.src.is_loopback() || packet.key.dst.is_loopback()
 }
 
 /// The rare cases that must not reach the flow table.

@@ -4,7 +4,8 @@
 //!
 //! An address has one class. The node's own go first: only some of their packets are weir's, also
 //! where a Service has the same address (an externalIP that is a node's); its L4 ports are then
-//! ports of the node. Then pods, then Services.
+//! ports of the node. Then pods, then Services. Loopback addresses have none: from the wire they
+//! are nobody's, and the node's own sockets reach the hostPorts there by rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ use weir_tables::{DsrDispatch, FrontendKey, NodeConfig, Prefix};
 use weir_xdp_redirect::{AddressClass, L4Port};
 
 use crate::netlink::{KernelState, PortRange, PortRule, host_path};
+
+mod loopback;
 
 /// Where Geneve is received (RFC 8926 section 3.3).
 const GENEVE_PORT: u16 = 6081;
@@ -130,7 +133,8 @@ impl HostView {
         if self.own.contains(addr) {
             return Some(AddressClass::NODE);
         }
-        let is_service = self.frontends.contains_key(addr) && !addr.is_unspecified();
+        let is_address = !addr.is_unspecified() && !addr.is_loopback();
+        let is_service = is_address && self.frontends.contains_key(addr);
         let pod = self.pods.get(addr).copied();
         pod.or_else(|| is_service.then_some(AddressClass::SERVICE))
     }
@@ -179,6 +183,7 @@ impl HostView {
         self.dsr_frontends -= usize::from(before == Some(true));
         touched.l4_ports.insert((protocol::UDP, GENEVE_PORT));
         if before.is_none() {
+            self.is_rules_dirty |= self.is_on_loopback(&key.addr, key.l4_port);
             if self.is_nodes(&key.addr) {
                 self.add_node_port((key.addr.is_v4(), port), &mut touched);
             }
@@ -197,6 +202,7 @@ impl HostView {
             self.frontends.remove(&key.addr);
         }
         self.dsr_frontends -= usize::from(is_dsr);
+        self.is_rules_dirty |= self.is_on_loopback(&key.addr, key.l4_port);
         touched.l4_ports.insert((protocol::UDP, GENEVE_PORT));
         if self.is_nodes(&key.addr) {
             self.remove_node_port((key.addr.is_v4(), port), &mut touched);
@@ -274,6 +280,7 @@ impl HostView {
         let within = |ranges: &[Prefix]| ranges.iter().any(|range| range.contains(addr));
         self.frontends.contains_key(addr)
             && !self.is_nodes(addr)
+            && !addr.is_loopback()
             && !within(&self.service_ranges)
             && !within(&self.cluster_ranges)
     }

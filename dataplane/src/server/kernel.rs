@@ -14,7 +14,9 @@ use weir_xdp_redirect::{AddressClass, L4Port, PortEntry, Settings};
 
 use super::host::{HostView, OwnAddresses, Touched, l4_port};
 use crate::attach::{AttachError, Interface, Maps, PortKind, Programs};
-use crate::netlink::{self, KernelState, KernelWatch, Netlink, PortRange, Trunk, port_ranges};
+use crate::netlink::{
+    self, HostPaths, KernelState, KernelWatch, Netlink, PortRange, Trunk, port_ranges,
+};
 
 mod cluster;
 mod network;
@@ -313,18 +315,20 @@ impl Kernel {
     }
 
     async fn set_host_paths(&self) -> Result<(), KernelError> {
-        let (rules, too_many) = self.view.rules();
-        if too_many > 0 {
+        let (rules, left_out) = self.view.rules();
+        let (loopback, left_out_too) = self.view.loopback();
+        if left_out + left_out_too > 0 {
             let max = netlink::host_path::RULES_MAX;
             tracing::warn!(
-                "the host itself does not reach {too_many} of its L4 ports outside the range of \
-                 NodePorts (hostPorts, externalIPs of the node): {max} is the most, the highest \
-                 port numbers are left out"
+                "the host itself does not reach {left_out} of its L4 ports outside the range of \
+                 NodePorts (hostPorts, externalIPs of the node), and {left_out_too} at 127.0.0.1: \
+                 {max} is the most of both, the highest port numbers are left out"
             );
         }
         self.netlink.set_host_peer(&self.host, &self.own.primary()).await?;
-        let local = self.own.local.iter().map(|addr| IpAddr::from(*addr)).collect();
-        Ok(self.netlink.set_host_paths(&self.host, &rules, &local).await?)
+        let addresses = self.own.local.iter().map(|addr| IpAddr::from(*addr)).collect();
+        let own = HostPaths { rules, addresses };
+        Ok(self.netlink.set_host_paths(&self.host, &own, &loopback).await?)
     }
 
     /// Brings the maps' entries to what the view says. All of them are tried.

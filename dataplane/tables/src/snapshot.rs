@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
-use weir_packet::Addr;
+use weir_packet::{Addr, Mac};
 
 use crate::adjacency::{Adjacencies, Adjacency};
 use crate::backend_set::BackendSet;
 use crate::ids::{PortId, WorkerId};
-use crate::network::{NextHop, Prefix, PrefixMap, RouteTarget};
+use crate::network::{Network, NextHop, Prefix, PrefixMap, RouteTarget};
 use crate::policy::{Direction, L4, PolicyTable, PolicyVerdict, PolicyView};
 use crate::rows::{Bandwidth, DsrDispatch, Endpoint, Frontend, FrontendKey, NodeConfig, SnatPorts};
 use crate::tables::{ENDPOINTS_MAX, FRONTENDS_MAX};
@@ -55,16 +55,17 @@ pub(crate) struct NodeView {
     policy_reject: bool,
     /// Source of translated packets, IPv4 and IPv6.
     addrs: [Option<Addr>; 2],
+    uplink_macs: Vec<Mac>,
 }
 
 impl NodeView {
-    /// `known` are addresses of the node's uplinks; the configured ones go first.
-    pub(crate) fn new(config: &NodeConfig, known: &[Addr]) -> NodeView {
+    /// Configured addresses go before those of the node's uplinks.
+    pub(crate) fn new(config: &NodeConfig, network: &Network) -> NodeView {
         let set = |ranges: &[Prefix]| {
             PrefixMap::new(ranges.iter().map(|range| (*range, range.is_single())))
         };
         let first = |is_v4: bool| {
-            let mut candidates = config.addresses.iter().chain(known);
+            let mut candidates = config.addresses.iter().chain(&network.uplink_addresses);
             let is_usable = |addr: &&Addr| {
                 addr.is_v4() == is_v4 && !addr.is_link_local() && !addr.is_loopback()
             };
@@ -79,6 +80,7 @@ impl NodeView {
             policy_audit: config.policy_audit,
             policy_reject: config.policy_reject,
             addrs: [first(true), first(false)],
+            uplink_macs: network.uplinks.iter().map(|uplink| uplink.mac).collect(),
         }
     }
 }
@@ -220,9 +222,16 @@ impl Snapshot {
         self.ports.get(&port).map(|row| &**row)
     }
 
-    /// Whether the address is the node's own.
+    /// Whether the address is the node's own, as every loopback address is.
     pub fn is_host_addr(&self, addr: &Addr) -> bool {
-        self.host_addrs.contains_key(addr)
+        self.host_addrs.contains_key(addr) || addr.is_loopback()
+    }
+
+    /// Whether a MAC is none of the uplinks'; never while none is known.
+    #[inline]
+    pub fn is_foreign_mac(&self, mac: &Mac) -> bool {
+        let own = &self.node.uplink_macs;
+        !own.is_empty() && !own.contains(mac)
     }
 
     /// Where a destination is, by pod, then host, then route.

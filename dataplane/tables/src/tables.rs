@@ -110,7 +110,7 @@ impl Tables {
         self.next.frontends()
     }
 
-    /// Whether an address is the node's own.
+    /// Whether an address is the node's own, as every loopback address is.
     pub fn is_host_addr(&self, addr: &Addr) -> bool {
         self.next.is_host_addr(addr)
     }
@@ -364,7 +364,7 @@ impl Tables {
         }
         self.policies.set_host_addrs(addrs.keys().copied());
         self.next.host_addrs = addrs;
-        self.next.node = Arc::new(NodeView::new(&self.node, &self.network.uplink_addresses));
+        self.next.node = Arc::new(NodeView::new(&self.node, &self.network));
     }
 }
 

@@ -41,7 +41,7 @@ pub const SERVICES: [(&str, &[&str]); 6] = [
 /// The port that services answer on, their protocol, and the backends' port.
 pub const PORTS: [(u8, u16, u16); 2] = [(protocol::TCP, 80, 8080), (protocol::UDP, 53, 5353)];
 
-const NAMES: [(&str, &str, &str); 21] = [
+const NAMES: [(&str, &str, &str); 22] = [
     ("blue", "10.0.0.1", "fd00::1"),
     ("green", "10.0.0.2", "fd00::2"),
     ("red", "10.0.0.3", "fd00::3"),
@@ -49,6 +49,7 @@ const NAMES: [(&str, &str, &str); 21] = [
     ("host", "192.0.2.10", "2001:db8::10"),
     ("weir0", "169.254.64.1", "fd77:6569:7200::1"),
     ("loopback", "127.0.0.1", "::1"),
+    ("loopback-2", "127.9.9.9", "::1"),
     ("router", "192.0.2.1", "2001:db8::1"),
     ("near", "192.0.2.77", "2001:db8::77"),
     ("client", "198.51.100.7", "2001:db8:ffff::7"),

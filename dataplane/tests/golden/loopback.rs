@@ -115,9 +115,11 @@ fn an_error_for_loopback_ends_here_whatever_it_quotes() {
     in_every_world(|s| {
         map_ports(s, |family| addr("loopback", family));
         serves(s, "weir0", 4000);
-        for (port, sender, receiver) in
-            [("green", "green", "loopback"), ("out", "client", "loopback"), ("out", "loopback", "host")]
-        {
+        for (port, sender, receiver) in [
+            ("green", "green", "loopback"),
+            ("out", "client", "loopback"),
+            ("out", "loopback", "host"),
+        ] {
             let frame = unreachable(s, port, sender, receiver, "udp weir0:4000 > green:5353");
             s.raw(port, &frame, &[], "received 1, loopback 1");
         }
@@ -156,11 +158,15 @@ fn what_the_node_has_there_besides_stays_its_own() {
             let packet = format!("tcp/S {client}:1 > loopback:81");
             s.case(&format!("host: {packet}"), &[&format!("host: {packet}")], PUNTED);
         }
+        // A connection between two sockets of the node: the client's port has the number.
+        for packet in ["tcp/SA loopback:81 > loopback:80", "tcp/A loopback:81 > loopback:80"] {
+            s.case(&format!("host: {packet}"), &[&format!("host: {packet}")], PUNTED);
+        }
         s.drops("host: udp loopback:1 > web:53", "loopback");
         s.drops("host: udp loopback:1 > blue:53", "loopback");
         // Of these addresses only one is the interface's own.
         if s.family == 4 {
-            let packet = "udp weir0:1 > 127.9.9.9:53";
+            let packet = "udp weir0:1 > loopback-2:53";
             s.case(&format!("host: {packet}"), &[&format!("host: {packet}")], PUNTED);
         }
     });
@@ -193,8 +199,7 @@ fn the_node_is_admitted_by_every_policy() {
             origin: "rule".into(),
             log: String::new(),
         };
-        let rules =
-            PolicyRules { name: "green".into(), ingress: vec![deny], egress: Vec::new() };
+        let rules = PolicyRules { name: "green".into(), ingress: vec![deny], egress: Vec::new() };
         let object = node::pod("green", s.world.layout.salt, port_of("green"));
         let Object::Endpoint(mut green) = object else { unreachable!() };
         green.policy = Some("green".into());

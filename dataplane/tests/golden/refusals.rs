@@ -1,6 +1,7 @@
 //! Packets that end here: which, why, and who is told.
 
-use weir_packet::Malformed;
+use weir_packet::{Mac, Malformed};
+use weir_tables::PortId;
 
 use crate::common::node::{arriving_macs, port_of};
 use crate::common::packet::Text;
@@ -101,6 +102,16 @@ fn a_pod_sends_from_its_own_mac_only() {
         let (greens, _) = arriving_macs(port_of("green"));
         let frame = Text::parse("udp blue:4000 > red:53", s.family).frame((greens, gateway));
         s.raw("blue", &frame, &[], "received 1, source_spoofed 1");
+    });
+}
+
+#[test]
+fn frames_for_other_machines_are_left_to_them() {
+    in_every_world(|s| {
+        let (router, _) = arriving_macs(PortId::UPLINK);
+        let frame = Text::parse("tcp/S client:4000 > web:80", s.family);
+        let frame = frame.frame((router, Mac([2, 0, 0, 0, 2, 9])));
+        s.raw("out", &frame, &[], "received 1, other_host 1");
     });
 }
 

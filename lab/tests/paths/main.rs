@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod loopback;
 mod row;
 mod setup;
 mod tools;
@@ -14,6 +15,7 @@ use weir_lab::{
 };
 
 use common::{ensure_none_is_stuck, ping, with_cluster};
+use loopback::check_loopback;
 use row::{Client, Expect, Row, Seen, check_rows};
 use setup::{INSIDE, OUTER, populate, serve_tools, services};
 
@@ -36,6 +38,7 @@ fn check_everything(cluster: &mut Cluster) -> Result<()> {
     let _servers = populate(cluster)?;
     let services = services(cluster)?;
     check_rows(cluster, &services, &all_rows())?;
+    check_loopback(cluster)?;
     check_pings(cluster)?;
     check_tools(cluster, &services)?;
     ensure_none_is_stuck(cluster.hosts())

@@ -15,6 +15,7 @@ use weir_lab::{
 };
 
 use crate::common::try_ask;
+use crate::setup::HOST_PORT;
 
 /// Questions of each cell.
 const QUESTIONS: usize = 4;
@@ -209,7 +210,7 @@ fn find_target(
             let port = if is_tcp { Port::Http } else { Port::Echo };
             return Ok(service.at(kind, family, port));
         }
-        Target::HostPort => (node_addresses(0), 9080),
+        Target::HostPort => (node_addresses(0), HOST_PORT),
         Target::Outside => (OUTSIDE, port),
         Target::Node(node) => (node_addresses(node), port),
     };

@@ -25,16 +25,29 @@ pub fn populate(cluster: &mut Cluster) -> Result<Vec<Process>> {
     cluster.node_mut(0).add_backend("self", "self")?;
     let pod = cluster.node(0).pod("local")?.addresses();
     let yaml = pod_yaml_on("node-1", "local", "local", pod);
-    cluster.apply("local", &yaml.replace("image: weir-lab", HOST_PORTS))?;
+    cluster.apply("local", &yaml.replace("image: weir-lab", &host_ports()))?;
     let mut servers = serve_as(cluster.node(0).host(), "host", node_addresses(0).both())?;
     servers.extend(serve_as(cluster.node(1).host(), "host-remote", node_addresses(1).both())?);
     servers.extend(serve_as(cluster.client(), "outside", OUTSIDE.both())?);
     Ok(servers)
 }
 
-/// Of the pod `local`.
-const HOST_PORTS: &str = "image: weir-lab, ports: [{containerPort: 8080, hostPort: 9080}, \
-    {containerPort: 7007, hostPort: 9080, protocol: UDP}]";
+/// Of the pod `local`, on every address of the node.
+pub const HOST_PORT: u16 = 9080;
+/// And at 127.0.0.1 alone.
+pub const HOST_PORT_AT_LOOPBACK: u16 = 9081;
+
+fn host_ports() -> String {
+    let at = |port: u16, address: &str| {
+        format!(
+            "{{containerPort: 8080, hostPort: {port}, hostIP: {address}}}, \
+             {{containerPort: 7007, hostPort: {port}, hostIP: {address}, protocol: UDP}}"
+        )
+    };
+    let v4 = at(HOST_PORT_AT_LOOPBACK, "127.0.0.1");
+    let all = at(HOST_PORT, "\"\"");
+    format!("image: weir-lab, ports: [{all}, {v4}]")
+}
 
 /// One for each place; one without backends, one that its asker is behind, and two with policies.
 pub fn services(cluster: &Cluster) -> Result<Vec<ClusterService>> {

@@ -4,9 +4,9 @@
 //! snapshot. It sees no packet memory and no table, so that it can be held against a naive model,
 //! and explained.
 //!
-//! In order: may the sender send this ([`check_source`])? Is the destination a service
-//! ([`service::decide`])? A port of the node that source translation uses ([`snat_owner`])? Else,
-//! where is it ([`route::decide`])?
+//! In order: may the sender send this ([`check_loopback`], [`check_source`])? Is the destination a
+//! service ([`service::decide`])? A port of the node that source translation uses
+//! ([`snat_owner`])? Else, where is it ([`route::decide`])?
 
 use weir_packet::{Addr, FlowKey, protocol};
 use weir_tables::{BackendAddr, Egress, FrontendKey, NextHop, PortId, Snapshot, WorkerId};
@@ -32,6 +32,8 @@ pub struct Facts {
     pub workers: u8,
     /// With ports: only such packets are given to a service.
     pub is_whole: bool,
+    /// Not a TCP segment of a connection that is there already.
+    pub is_opening: bool,
     /// Who sent it. The key of an ICMP error is that of the flow which it quotes, and its sender a
     /// router of the way.
     pub sender: Addr,
@@ -138,6 +140,7 @@ pub enum Refusal {
 
 /// Decides a flow.
 pub fn classify(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<Decision, Refusal> {
+    check_loopback(key, facts, snapshot)?;
     check_source(facts.port, facts.stage, &facts.sender, snapshot)?;
     if let Stage::Tunnelled { service } = facts.stage {
         return dsr::decide(service, key, facts, snapshot);
@@ -208,6 +211,25 @@ pub fn follow(dst: &Addr, me: WorkerId, snapshot: &Snapshot) -> Option<Way> {
         Egress::Unresolved(hop) => to_kernel(Some(hop)),
         Egress::Kernel => to_kernel(None),
         Egress::NoRoute => None,
+    }
+}
+
+/// Loopback is the node's alone. The kernel takes it from `weir0`, for the sake of the answers of
+/// hostPorts: whatever else had such an address would reach what listens there for the node only.
+fn check_loopback(key: &FlowKey, facts: &Facts, snapshot: &Snapshot) -> Result<(), Refusal> {
+    let is_from = key.src.is_loopback() || facts.sender.is_loopback();
+    let is_to = key.dst.is_loopback();
+    if !is_from && !is_to {
+        return Ok(());
+    }
+    if !is_to || facts.port != PortId::HOST {
+        return Err(Refusal::Drop(Drop::Loopback));
+    }
+    // Otherwise the hostPort is gone, and its rule not yet; or its number is the client's port of a
+    // connection between two of the host's own sockets.
+    match snapshot.frontend(&FrontendKey::of_destination(key)) {
+        Some(_) if facts.is_opening => Ok(()),
+        _ => Err(Refusal::Punt),
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::batch::Stage;
 use crate::drops::Drop;
 use crate::flow::{Action, flow_flags};
-use crate::pipeline::{hairpin_addr, host_peer_addr};
+use crate::pipeline::{hairpin_addr, host_peer_addr, host_port_addr};
 
 /// Decides a flow to a frontend.
 pub(super) fn decide(
@@ -156,6 +156,7 @@ fn translate(
     match new_source(&backend, key, facts, snapshot)? {
         Source::Client => {}
         Source::Hairpin => to.src = hairpin_addr(key.src.is_v4()),
+        Source::HostPort => to.src = host_port_addr(key.src.is_v4()),
         Source::Node(addr) => {
             to.src = addr;
             source_port = SourcePort::Allocated;
@@ -184,6 +185,8 @@ enum Source {
     Client,
     /// For a pod that reaches itself: its kernel would drop what comes from itself.
     Hairpin,
+    /// For a socket of the host that is bound to loopback: another machine cannot answer that.
+    HostPort,
     /// An address of the node that leads answers back here.
     Node(Addr),
 }
@@ -199,6 +202,7 @@ fn new_source(
     let is_pod = port_is_pod(facts.port);
     match snapshot.resolve(&backend.addr) {
         Egress::Pod { .. } if backend.addr == key.src => Ok(Source::Hairpin),
+        Egress::Pod { .. } if key.src.is_loopback() => Ok(Source::HostPort),
         Egress::Pod { .. } => Ok(Source::Client),
         // The kernel answers a pod through its veth; anybody else would be answered straight, and
         // untranslated.

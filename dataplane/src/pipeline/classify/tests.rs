@@ -120,7 +120,8 @@ fn tcp(src: &str, dst: &str, sport: u16, dport: u16) -> FlowKey {
 fn at(port: PortId, stage: Stage, me: u8) -> Facts {
     let me = WorkerId(me);
     let sender = Addr::UNSPECIFIED;
-    Facts { port, stage, me, workers: 2, is_whole: true, sender, pinned: None }
+    let (is_whole, is_opening) = (true, true);
+    Facts { port, stage, me, workers: 2, is_whole, is_opening, sender, pinned: None }
 }
 
 fn decide(key: &FlowKey, facts: &Facts) -> Result<Decision, Refusal> {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::netlink::HostPaths;
 
 const UDP: u8 = protocol::UDP;
 const TCP: u8 = protocol::TCP;
@@ -79,6 +80,50 @@ fn more_ports_than_rules_are_counted_and_ranges_go_first() {
     let (rules, too_many) = view.rules();
     assert_eq!((rules.len(), too_many), (host_path::RULES_MAX, 45));
     assert!(rules.iter().any(|rule| rule.max == 32_767));
+    assert_eq!(view.loopback().1, 300, "no rule is left for these");
+}
+
+#[test]
+fn host_ports_at_loopback_are_for_the_nodes_sockets_alone() {
+    let mut view = HostView::default();
+    let rule = |protocol, port| PortRule { is_ipv4: true, protocol, min: port, max: port };
+    let paths = |rules: &[PortRule], addresses: &[&str]| HostPaths {
+        rules: rules.iter().copied().collect(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    assert_eq!(view.loopback(), (HostPaths::default(), 0));
+    let only = key("127.0.0.1", 8081, TCP);
+    view.is_rules_dirty = false;
+    let _ = view.set_frontend(&only, false);
+    assert!(view.is_rules_dirty);
+    assert_eq!(view.loopback().0, paths(&[rule(TCP, 8081)], &["127.0.0.1"]));
+    assert!(view.rules().0.is_empty() && view.l4_ports().is_empty());
+    assert_eq!((view.class(&only.addr), view.service_routes()), (None, Vec::new()));
+
+    // The port has its rule for the node's addresses already, not for loopback.
+    let _ = view.set_own([addr("192.0.2.1")].into());
+    let _ = view.set_frontend(&key("192.0.2.1", 53, UDP), false);
+    view.is_rules_dirty = false;
+    let _ = view.set_frontend(&key("0.0.0.0", 53, UDP), false);
+    assert!(view.is_rules_dirty);
+    for text in ["0.0.0.0", "::"] {
+        let _ = view.set_frontend(&key(text, 30_080, TCP), false);
+    }
+    let _ = view.set_frontend(&key("::1", 8081, TCP), false);
+    let _ = view.set_frontend(&key("::", 53, UDP), false);
+    let both = [rule(TCP, 8081), rule(UDP, 53)];
+    assert_eq!(view.loopback().0, paths(&both, &["127.0.0.1"]));
+    assert_eq!(view.class(&addr("::1")), None);
+
+    let _ = view.remove_frontend(&only);
+    let _ = view.set_frontend(&key("127.0.0.2", 8081, TCP), false);
+    assert_eq!(view.loopback().0, paths(&both, &["127.0.0.1", "127.0.0.2"]));
+    let _ = view.remove_frontend(&key("0.0.0.0", 53, UDP));
+    assert_eq!(view.loopback().0, paths(&[rule(TCP, 8081)], &["127.0.0.2"]));
+    view.is_rules_dirty = false;
+    let _ = view.remove_frontend(&key("127.0.0.2", 8081, TCP));
+    assert!(view.is_rules_dirty);
+    assert_eq!(view.loopback(), (HostPaths::default(), 0));
 }
 
 #[test]
@@ -126,12 +171,20 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let addrs = prop::sample::select(vec!["0.0.0.0", "::", "192.0.2.1", "192.0.2.2", "fd00::1"]);
+    let addrs = prop::sample::select(vec![
+        "0.0.0.0",
+        "::",
+        "192.0.2.1",
+        "192.0.2.2",
+        "fd00::1",
+        "127.0.0.1",
+        "::1",
+    ]);
     let ports = prop::sample::select(vec![80, 6081, 30_000, 30_001]);
     let keys = (addrs.clone(), ports, prop::sample::select(vec![TCP, UDP]))
         .prop_map(|(text, l4_port, protocol)| key(text, l4_port, protocol));
     let own = prop::collection::btree_set(addrs.prop_map(addr), 0..3)
-        .prop_map(|own| own.into_iter().filter(|addr: &Addr| !addr.is_unspecified()).collect());
+        .prop_map(|own| own.into_iter().filter(is_usable).collect());
     prop_oneof![
         (keys.clone(), any::<bool>()).prop_map(|(key, is_dsr)| Step::Set(key, is_dsr)),
         keys.prop_map(Step::Remove),
@@ -178,7 +231,7 @@ proptest! {
             let rules: BTreeSet<PortRule> = ports.iter().map(|port| view.rule(*port)).collect();
             prop_assert_eq!(view.rules().0, rules);
             let outside: Vec<Prefix> = frontends.keys().map(|key| key.addr)
-                .filter(|addr| !addr.is_unspecified() && !own.contains(addr))
+                .filter(|addr| is_usable(addr) && !own.contains(addr))
                 .collect::<BTreeSet<Addr>>().into_iter().map(Prefix::of_addr).collect();
             prop_assert_eq!(view.service_routes(), outside);
         }
