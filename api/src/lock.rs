@@ -1,5 +1,5 @@
-//! One process of a kind at a time: a lock file, with the process id of its holder. The next one may
-//! wait for its end, as during a rolling update.
+//! One process of a kind at a time: a lock file, with the process id of its holder. The next one
+//! may wait for its end, as during a rolling update.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};

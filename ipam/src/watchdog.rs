@@ -35,8 +35,8 @@ pub async fn run_watchdog(
     }
 }
 
-/// What of many objects is wrong with each other, as every node sees it: Services that want the same
-/// address and port, and policies about groups that are not there.
+/// What of many objects is wrong with each other, as every node sees it: Services that want the
+/// same address and port, and policies about groups that are not there.
 ///
 /// It follows from policies, groups, and Services with addresses or ports that people choose: about
 /// 3 kB a policy and 11 kB such a Service. The API server itself keeps cluster IPs apart, and a

@@ -1,7 +1,7 @@
 //! Whether this process does its work, for probes: `weir-dataplane --check-health PATH` asks.
 //!
-//! By a Unix socket, because a process that waits to take over and the one before it share the node's
-//! network: a port would be the other's.
+//! By a Unix socket, because a process that waits to take over and the one before it share the
+//! node's network: a port would be the other's.
 
 use std::sync::Arc;
 

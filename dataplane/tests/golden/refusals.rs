@@ -163,7 +163,7 @@ fn malformed_frames_are_counted_by_reason() {
             assert_eq!(after[at], before[at] + 1, "{reason}");
         }
         s.raw("blue", &set(12, 0x81), &[], "received 1, not_ip 1");
-        let mut other = good.clone();
+        let mut other = s.frame("out", "udp client:4000 > red:53");
         other[12..14].copy_from_slice(&[0x88, 0xcc]);
         s.raw("out", &other, &[], "received 1, not_ip 1");
     });

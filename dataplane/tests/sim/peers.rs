@@ -106,7 +106,7 @@ impl Peers {
         assert!(servers.contains(host), "{key} at {host}: {asked:?} is served by {servers:?}");
         assert_eq!((key.dst, key.dport), (addr(host, asked.family), asked.server_port()));
         let is_hairpin = host == asked.client;
-        let seen = if is_hairpin { addr("gateway", asked.family) } else { client };
+        let seen = if is_hairpin { addr("hairpin", asked.family) } else { client };
         assert_eq!((key.src, key.sport), (seen, asked.sport), "{asked:?}");
         let flags = packet.headers.tcp_flags | tcp_flags::ACK;
         Some(write(host, asked, (key.dst, key.dport), (key.src, key.sport), flags, ANSWER))
