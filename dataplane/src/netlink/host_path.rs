@@ -19,14 +19,16 @@
 //!
 //! ```text
 //!  50:  iif lo ipproto tcp dport 8081 lookup 30566     ip route show table 30566:
-//! 100:  lookup local                                   127.0.0.1 via <gateway> dev weir0 src S
+//! 100:  lookup local                           127.0.0.1 via <gateway> dev weir0 src 127.0.0.1
 //! ```
 //!
-//! The source is `weir0`'s address, which a pod can answer; a socket may be bound to another. What
-//! has no frontend is punted here as well. The answers come into `weir0` from
-//! 127.0.0.1, so it has `route_localnet`, as long as there are such rules: no other interface takes
-//! packets from or to loopback addresses, and the pipeline gives `weir0` none but these. IPv6 has
-//! no such way: the kernel takes ::1 from no interface but `lo`.
+//! The source is loopback, as it is without weir. Kubelet's chain KUBE-FIREWALL drops everything
+//! else that goes there and is not translated by conntrack, so sockets that are bound to another
+//! address of a Kubernetes node do not get through. What has no frontend is punted here as well.
+//! The answers come into `weir0` from 127.0.0.1, so it has `route_localnet`, as long as there are
+//! such rules: no other interface takes packets from or to loopback addresses, and the pipeline
+//! gives `weir0` none but these. IPv6 has no such way: the kernel takes ::1 from no interface but
+//! `lo`.
 //!
 //! **As a backend** (hostNetwork). A client's packet reaches the host from the peer's address; the
 //! host answers to the peer, through `weir0`. These routes name the node's address as source, or
@@ -86,7 +88,11 @@ impl Netlink {
         }
         if has_loopback {
             let of_family = loopback.addresses.iter().filter(|addr| addr.is_ipv4());
-            wanted.extend(of_family.map(|addr| loopback_route(port, *addr)));
+            let route = |addr: &IpAddr| RouteSpec {
+                table: LOOPBACK_TABLE,
+                ..own_route(port, *addr)
+            };
+            wanted.extend(of_family.map(route));
             sysctl::set(ROUTE_LOCALNET, "1")?;
         }
         if !wanted.is_empty() {
@@ -156,10 +162,4 @@ fn own_route(port: &HostPort, address: IpAddr) -> RouteSpec {
         source: Some(address),
         metric: if is_ipv4 { 0 } else { IPV6_DEFAULT_METRIC },
     }
-}
-
-/// Sockets that are bound to no address get `weir0`'s.
-fn loopback_route(port: &HostPort, address: IpAddr) -> RouteSpec {
-    let source = Some(port.ipv4.into());
-    RouteSpec { table: LOOPBACK_TABLE, source, ..own_route(port, address) }
 }

@@ -25,7 +25,6 @@ use super::{
 };
 
 const LOOPBACK: &str = "127.0.0.1";
-const WEIR0: &str = "169.254.64.1";
 
 /// Both protocols of a port at 127.0.0.1.
 fn at_loopback(l4_port: u16) -> HostPaths {
@@ -66,7 +65,7 @@ fn rules_for_loopback_have_a_table_of_their_own_and_go_without_a_trace() {
         assert_eq!(shown.matches("iif lo").count(), 2, "{shown}");
         let shown = net.node.ip(&format!("route show table {LOOPBACK_TABLE}")).unwrap();
         let route = format!("{LOOPBACK} via 169.254.1.1 dev weir0");
-        assert!(shown.contains(&route) && shown.contains(&format!("src {WEIR0}")), "{shown}");
+        assert!(shown.contains(&route) && shown.contains(&format!("src {LOOPBACK}")), "{shown}");
         assert_eq!(shown.trim().lines().count(), 1, "{shown}");
         assert_eq!(["weir0", "up0", "all"].map(|it| route_localnet(&net, it)), ["1", "0", "0"]);
 
@@ -148,7 +147,8 @@ fn the_hosts_own_sockets_reach_a_host_port_at_loopback_and_hear_from_there() {
         for _ in 0..2 {
             assert_eq!(ask_tcp(to).unwrap(), peer);
             assert_eq!(ask_udp(to).unwrap(), peer);
-            assert_eq!(asked(), [ip(WEIR0)].into());
+            // What kubelet's firewall lets through.
+            assert_eq!(asked(), [ip(LOOPBACK)].into());
             for source in [V4, LOOPBACK] {
                 for kind in [SockType::Stream, SockType::Datagram] {
                     assert_eq!(ask_from(source, kind, 8081).as_deref(), Ok(peer.as_str()));
