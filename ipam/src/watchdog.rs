@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 use weir_control::desired::{Desired, NodeSettings};
 use weir_control::model::{Kind, Object, Problem, Service};
@@ -84,23 +85,23 @@ fn is_internal(service: &Service) -> bool {
 async fn tell(mut reporter: Reporter, mut batches: mpsc::Receiver<Batch>) {
     let mut conflicts = Conflicts::new();
     let mut problems: Vec<Problem> = Vec::new();
-    let mut again_in: Option<Duration> = None;
+    let mut again_at: Option<Instant> = None;
     let mut last_error = String::new();
     loop {
         tokio::select! {
             batch = batches.recv() => match batch {
                 Some(batch) => {
                     let all = conflicts.take(batch);
-                    if all == problems && again_in.is_none() {
+                    if all == problems {
                         continue;
                     }
                     problems = all;
                 }
                 None => return,
             },
-            () = tokio::time::sleep(again_in.unwrap_or(RETRY)), if again_in.is_some() => {}
+            () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
         }
-        again_in = match reporter.update(&problems).await {
+        let again_in = match reporter.update(&problems).await {
             Ok(true) => None,
             Ok(false) => Some(NEXT),
             Err(error) => {
@@ -113,6 +114,7 @@ async fn tell(mut reporter: Reporter, mut batches: mpsc::Receiver<Batch>) {
                 Some(RETRY)
             }
         };
+        again_at = again_in.map(|pause| Instant::now() + pause);
     }
 }
 

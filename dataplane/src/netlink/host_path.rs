@@ -88,10 +88,8 @@ impl Netlink {
         }
         if has_loopback {
             let of_family = loopback.addresses.iter().filter(|addr| addr.is_ipv4());
-            let route = |addr: &IpAddr| RouteSpec {
-                table: LOOPBACK_TABLE,
-                ..own_route(port, *addr)
-            };
+            let route =
+                |addr: &IpAddr| RouteSpec { table: LOOPBACK_TABLE, ..own_route(port, *addr) };
             wanted.extend(of_family.map(route));
             sysctl::set(ROUTE_LOCALNET, "1")?;
         }

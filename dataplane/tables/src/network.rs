@@ -149,6 +149,9 @@ pub struct Network {
     pub addresses: Vec<Addr>,
     /// Those of uplinks among them: translated packets may have one of these as source.
     pub uplink_addresses: Vec<Addr>,
+    /// MACs of other interfaces, such as a virtual router's macvlan: frames for them are for this
+    /// node, too.
+    pub other_macs: Vec<Mac>,
     pub routes: Vec<Route>,
     /// Resolved neighbours on uplinks.
     pub neighbours: BTreeMap<NextHop, Mac>,

@@ -55,7 +55,8 @@ pub(crate) struct NodeView {
     policy_reject: bool,
     /// Source of translated packets, IPv4 and IPv6.
     addrs: [Option<Addr>; 2],
-    uplink_macs: Vec<Mac>,
+    /// Of the uplinks, then of others; empty while no uplink is known.
+    macs: Vec<Mac>,
 }
 
 impl NodeView {
@@ -71,7 +72,9 @@ impl NodeView {
             };
             candidates.find(is_usable).copied()
         };
+        let macs = network.uplinks.iter().map(|uplink| &uplink.mac).chain(&network.other_macs);
         NodeView {
+            macs: macs.filter(|_| !network.uplinks.is_empty()).copied().collect(),
             cluster: set(&config.cluster_ranges),
             unmasqueraded: set(&config.masquerade_exclusions),
             masquerade: config.masquerade,
@@ -80,7 +83,6 @@ impl NodeView {
             policy_audit: config.policy_audit,
             policy_reject: config.policy_reject,
             addrs: [first(true), first(false)],
-            uplink_macs: network.uplinks.iter().map(|uplink| uplink.mac).collect(),
         }
     }
 }
@@ -227,10 +229,10 @@ impl Snapshot {
         self.host_addrs.contains_key(addr) || addr.is_loopback()
     }
 
-    /// Whether a MAC is none of the uplinks'; never while none is known.
+    /// Whether a MAC is none of the node's; never while no uplink is known.
     #[inline]
     pub fn is_foreign_mac(&self, mac: &Mac) -> bool {
-        let own = &self.node.uplink_macs;
+        let own = &self.node.macs;
         !own.is_empty() && !own.contains(mac)
     }
 

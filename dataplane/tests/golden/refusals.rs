@@ -3,7 +3,7 @@
 use weir_packet::{Mac, Malformed};
 use weir_tables::PortId;
 
-use crate::common::node::{arriving_macs, port_of};
+use crate::common::node::{self, arriving_macs, port_of};
 use crate::common::packet::Text;
 use crate::common::variants::in_every_world;
 
@@ -112,6 +112,13 @@ fn frames_for_other_machines_are_left_to_them() {
         let frame = Text::parse("tcp/S client:4000 > web:80", s.family);
         let frame = frame.frame((router, Mac([2, 0, 0, 0, 2, 9])));
         s.raw("out", &frame, &[], "received 1, other_host 1");
+        // A virtual router's, say, that this node is now.
+        let mut network = node::network();
+        network.other_macs.push(Mac([2, 0, 0, 0, 2, 9]));
+        s.world.tables.set_network(network);
+        s.world.publish();
+        let (_, counts) = s.run(PortId::UPLINK, &frame);
+        assert!(!counts.contains("other_host"), "{counts}");
     });
 }
 

@@ -94,6 +94,7 @@ fn network() -> Network {
         uplinks: vec![Uplink { port: UPLINK, mac: Mac([2, 0, 0, 0, 0, 2]), mtu: 1500 }],
         addresses: vec![addr("192.0.2.10")],
         uplink_addresses: vec![addr("192.0.2.10")],
+        other_macs: Vec::new(),
         routes: vec![
             route("0.0.0.0", 0, via),
             route("192.0.2.0", 24, on_link),

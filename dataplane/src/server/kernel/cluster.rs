@@ -16,9 +16,6 @@ use crate::netlink::{self, KernelState, Link, PodWay, PodWays};
 
 /// When an address that is new here is announced; the last two for neighbours that were busy.
 const ANNOUNCE_AT_MS: [u64; 3] = [0, 300, 1000];
-/// How often it is announced again: for neighbours that were cut off when it was, and learned
-/// meanwhile from whoever stood in.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 /// What was done last, so that a change of something else costs nothing.
 #[derive(Default)]
@@ -100,13 +97,6 @@ impl Kernel {
                 tracing::warn!("announced addresses: {warning}");
             }
         }
-        let before = self.cluster.announced_for.as_ref();
-        let are_links_same = before.is_some_and(|(before, ..)| *before == links);
-        if !are_links_same {
-            // Announcements under way name MACs that are no more.
-            std::mem::take(&mut *lock(&self.cluster.answered));
-            self.cluster.answered = Arc::default();
-        }
         *lock(&self.cluster.answered) = wanted.clone();
         let (added, result) = self.netlink.set_proxies(&wanted).await;
         self.cluster.not_answered.clear();
@@ -116,52 +106,35 @@ impl Kernel {
             self.cluster.not_answered.push(format!("announced addresses: {error}"));
             self.cluster.announced_for = None;
         }
-        for (ifindex, ip) in &added {
-            tracing::info!(%ip, ifindex, "answers neighbours for this address from now on");
-        }
-        let added = if are_links_same { added } else { wanted };
         if !added.is_empty() {
-            match Announcer::open() {
-                Ok(announcer) => {
-                    let announce = move |proxy: &Proxy| announce(&announcer, &links, proxy);
-                    let answered = Arc::clone(&self.cluster.answered);
-                    tokio::spawn(keep_announcing(added, answered, announce));
-                }
-                Err(error) => tracing::warn!(
-                    %error,
-                    "addresses are not announced: CAP_NET_RAW is needed"
-                ),
+            for (ifindex, ip) in &added {
+                tracing::info!(%ip, ifindex, "answers neighbours for this address from now on");
             }
+            tokio::spawn(announce(added, links, Arc::clone(&self.cluster.answered)));
         }
     }
 }
 
-/// Tells the neighbours of addresses, as long as they are ours.
-async fn keep_announcing(
-    added: BTreeSet<Proxy>,
-    answered: Arc<Mutex<BTreeSet<Proxy>>>,
-    announce: impl Fn(&Proxy),
-) {
-    let mut passed_ms = 0;
-    let first = ANNOUNCE_AT_MS.iter().map(|at_ms| {
-        let pause = Duration::from_millis(at_ms - passed_ms);
-        passed_ms = *at_ms;
-        pause
-    });
-    for pause in first.chain(std::iter::repeat(ANNOUNCE_EVERY)) {
-        tokio::time::sleep(pause).await;
-        let still: Vec<Proxy> = added.intersection(&lock(&answered)).copied().collect();
-        if still.is_empty() {
+/// Tells the neighbours of new addresses, as long as they are ours.
+async fn announce(added: BTreeSet<Proxy>, links: Vec<Link>, answered: Arc<Mutex<BTreeSet<Proxy>>>) {
+    let announcer = match Announcer::open() {
+        Ok(announcer) => announcer,
+        Err(error) => {
+            tracing::warn!(%error, "new addresses are not announced: CAP_NET_RAW is needed");
             return;
         }
-        still.iter().for_each(&announce);
-    }
-}
-
-fn announce(announcer: &Announcer, links: &[Link], (ifindex, ip): &Proxy) {
-    let Some(link) = links.iter().find(|link| link.ifindex == *ifindex) else { return };
-    if let Err(error) = announcer.announce(*ifindex, link.mac, *ip) {
-        tracing::warn!(%error, %ip, device = link.name, "not announced");
+    };
+    let mut passed_ms = 0;
+    for at_ms in ANNOUNCE_AT_MS {
+        tokio::time::sleep(Duration::from_millis(at_ms - passed_ms)).await;
+        passed_ms = at_ms;
+        let still: Vec<Proxy> = added.intersection(&lock(&answered)).copied().collect();
+        for (ifindex, ip) in still {
+            let Some(link) = links.iter().find(|link| link.ifindex == ifindex) else { continue };
+            if let Err(error) = announcer.announce(ifindex, link.mac, ip) {
+                tracing::warn!(%error, %ip, device = link.name, "not announced");
+            }
+        }
     }
 }
 
@@ -181,29 +154,4 @@ fn no_route(way: &PodWay) -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn addresses_are_announced_as_long_as_they_are_ours() {
-        let proxies: BTreeSet<Proxy> =
-            [1, 2].map(|last| (7, IpAddr::from([192, 0, 2, last]))).into();
-        let answered = Arc::new(Mutex::new(proxies.clone()));
-        let (sender, sent) = std::sync::mpsc::channel();
-        let announce = move |proxy: &Proxy| sender.send(*proxy).unwrap();
-        let task = tokio::spawn(keep_announcing(proxies.clone(), Arc::clone(&answered), announce));
-        tokio::time::sleep(Duration::from_millis(1001)).await;
-        assert_eq!(sent.try_iter().count(), 6);
-        tokio::time::sleep(2 * ANNOUNCE_EVERY).await;
-        assert_eq!(sent.try_iter().count(), 4);
-        let (kept, gone) = (*proxies.first().unwrap(), *proxies.last().unwrap());
-        lock(&answered).remove(&gone);
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
-        assert_eq!(sent.try_iter().collect::<Vec<_>>(), [kept]);
-        lock(&answered).clear();
-        task.await.unwrap();
-    }
 }

@@ -21,6 +21,10 @@ impl Kernel {
             let is_uplink = self.uplinks.contains(ifindex);
             neighbour.usable_mac().filter(|_| is_uplink).map(|mac| (hop, Mac(mac)))
         });
+        let others = state
+            .links
+            .values()
+            .filter(|link| !self.uplinks.contains(&link.ifindex) && !link.name.starts_with("weir"));
         let host = &self.host;
         Network {
             host: Some(HostPort {
@@ -36,6 +40,7 @@ impl Kernel {
                 .filter(|(_, ifindex)| self.uplinks.contains(ifindex))
                 .map(|(ip, _)| Addr::from(*ip))
                 .collect(),
+            other_macs: others.map(|link| Mac(link.mac)).filter(|mac| mac.0 != [0; 6]).collect(),
             routes: state.routes.iter().filter_map(|route| self.route(route)).collect(),
             neighbours: neighbours.collect(),
         }

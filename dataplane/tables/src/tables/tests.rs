@@ -119,6 +119,7 @@ fn destinations_resolve_by_pod_then_host_then_route() {
         uplinks: vec![uplink],
         addresses: vec![addr("192.0.2.10")],
         uplink_addresses: Vec::new(),
+        other_macs: Vec::new(),
         routes: vec![
             route("0.0.0.0", 0, via),
             route("192.0.2.0", 24, RouteTarget::Uplink { port: PortId(2), gateway: None }),
