@@ -87,7 +87,10 @@ pub fn run(spec: &Path) -> Result<()> {
             wait_until(&what, READY_TIMEOUT, || ready.exists().then_some(()))?;
         }
     }
-    fs::write(&spec.pid_file, pid)?;
+    // In one step: it is read as soon as it is there.
+    let fresh = spec.pid_file.with_extension("new");
+    fs::write(&fresh, pid)?;
+    fs::rename(&fresh, &spec.pid_file)?;
     loop {
         // Of any child: an orphan's end needs nothing but this call.
         let ended = waitpid(None::<Pid>, None)?;
