@@ -11,6 +11,9 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 /// What a node registers with, until its network works.
 pub const TAINT: &str = "weir.dev/agent-not-ready";
 
+/// Nodes are spread over so many zones: with six nodes each has two.
+const ZONES: u8 = 3;
+
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// containerd's `config.toml`, version 2 (containerd 1.6 and 1.7).
@@ -95,7 +98,7 @@ pub fn kubelet_flags(node: &NodePlan, folder: &str) -> Vec<String> {
         format!("--kubeconfig={folder}/kubeconfig"),
         format!("--hostname-override={name}"),
         format!("--node-ip={},{}", addresses.v4, addresses.v6),
-        format!("--node-labels=topology.kubernetes.io/zone=zone-{}", node.number),
+        format!("--node-labels=topology.kubernetes.io/zone=zone-{}", (node.number - 1) % ZONES + 1),
         "--root-dir=/var/lib/kubelet".into(),
         "--cert-dir=/var/lib/kubelet/pki".into(),
     ]
